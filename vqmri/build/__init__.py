@@ -1,0 +1,1 @@
+"""params.yaml to plain arguments and objects, one module per stage."""

@@ -1,0 +1,106 @@
+"""The command `vqmri`."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from vqmri.errors import INTERRUPTED, VqmriError
+from vqmri.stages import STAGES
+
+PRESETS = Path(__file__).parent.parent / "presets"
+
+
+class Commands(click.Group):
+    """A group that turns expected errors into their message and exit code."""
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except VqmriError as error:
+            click.echo(f"vqmri: {error}", err=True)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("vqmri: interrupted. The same command goes on from here.", err=True)
+            sys.exit(INTERRUPTED)
+        except OSError as error:
+            click.echo(f"vqmri: {error}. Nothing that was published is lost.", err=True)
+            sys.exit(5)
+
+
+@click.group(cls=Commands)
+@click.version_option(package_name="vqmri")
+def main() -> None:
+    """Synthetic MRI scans by VQ-VAE and PixelCNN.
+
+    Stages, in order: ingest, train_vqvae, encode, train_prior, sample, evaluate. Each reads
+    params.yaml in the current folder and publishes below data/. `dvc repro` runs what must run.
+    """
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+def _stage(name: str) -> Callable[[], None]:
+    def command() -> None:
+        from vqmri.stages.run import run
+
+        click.echo(json.dumps(run(name, Path.cwd()), sort_keys=True))
+
+    return command
+
+
+_HELP = {
+    "ingest": "Find, check and normalise scans: data/volumes.",
+    "train_vqvae": "Train the autoencoder: data/vqvae.",
+    "encode": "Encode all volumes: data/codes.",
+    "train_prior": "Train the prior over the codes: data/prior.",
+    "sample": "Draw synthetic scans: data/samples.",
+    "evaluate": "Measure, and write the report: data/report.",
+}
+for _name in STAGES:
+    main.command(_name, help=_HELP[_name])(_stage(_name))
+
+
+@main.command()
+@click.option("--preset", required=True, help="One of the files in presets/, without .yaml.")
+@click.option("--raw", help="Folder of your raw scans, in place of the preset's.")
+def init(preset: str, raw: str | None) -> None:
+    """Write params.yaml from a preset."""
+    import yaml
+
+    from vqmri.outputs import replace_file
+    from vqmri.params import PARAMS, Params
+
+    source = PRESETS / f"{preset}.yaml"
+    if not source.is_file():
+        names = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+        raise click.BadParameter(f"no preset is called {preset!r}; there are: {names}")
+    text = source.read_text(encoding="utf-8")
+    if raw:
+        before = yaml.safe_load(text)["ingest"]["raw"]
+        text = text.replace(f"raw: {before}", f"raw: {raw}", 1)
+    Params.load(source)
+    replace_file(Path(PARAMS), text.encode())
+    click.echo(f"params.yaml is now the preset {preset}. Run `dvc repro`.")
+
+
+@main.command()
+@click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def verify(path: Path) -> None:
+    """Check every byte of a published output against its MANIFEST.json."""
+    from vqmri.outputs import verify as check
+
+    manifest = check(path)
+    click.echo(f"{path}: {len(manifest.items)} items are as they were published.")
+
+
+@main.command()
+def clean() -> None:
+    """Remove unpublished work of killed or abandoned stages."""
+    from vqmri.layout import Layout
+    from vqmri.outputs.publish import clean as remove
+
+    for path in remove(Layout(Path.cwd()).work):
+        click.echo(f"removed {path}")

@@ -1,0 +1,47 @@
+"""The errors that a user can meet, each with a fixed exit code."""
+
+
+class VqmriError(Exception):
+    """Base of all expected errors; its text says what is wrong, where, and what to do next."""
+
+    exit_code = 1
+
+
+class ParamsError(VqmriError):
+    """params.yaml is faulty; nothing was written."""
+
+    exit_code = 2
+
+
+class InputError(VqmriError):
+    """There is nothing usable to work on: no scans, or an earlier stage's output is missing."""
+
+    exit_code = 3
+
+
+class StorageError(VqmriError):
+    """The disk or the file system refused."""
+
+    exit_code = 5
+
+
+class LockedError(VqmriError):
+    """Another process is writing the same output."""
+
+    exit_code = 6
+
+
+class IntegrityError(VqmriError):
+    """Stored bytes are not the bytes that were written, or outputs do not belong together."""
+
+    exit_code = 7
+
+
+class DivergedError(VqmriError):
+    """The training loss is not a finite number."""
+
+    exit_code = 8
+
+
+INTERRUPTED = 4
+"""Exit code of a run that was stopped and that the same command resumes."""

@@ -1,0 +1,82 @@
+"""Pictures of volumes: three planes through the centre, as PNG bytes."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+
+from vqmri.protocols import Metrics
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+Plane = Float[np.ndarray, "row column"]
+
+
+def three_planes(volume: Float[np.ndarray, "x y z"]) -> list[Plane]:
+    """Sagittal, coronal and axial middle slices of an RAS volume, up being up."""
+    x, y, z = (n // 2 for n in volume.shape)
+    return [np.flipud(p.T) for p in (volume[x], volume[:, y], volume[:, :, z])]
+
+
+def strip(volume: Float[np.ndarray, "x y z"]) -> Plane:
+    """The three planes side by side."""
+    planes = three_planes(volume)
+    height = max(plane.shape[0] for plane in planes)
+    padded = [
+        np.pad(p, ((height - p.shape[0], 0), (0, 2)), constant_values=0.0) for p in planes
+    ]
+    return np.concatenate(padded, axis=1)
+
+
+def montage(
+    rows: Sequence[Sequence[Plane]], titles: Sequence[str], labels: Sequence[str], *, scale: float
+) -> bytes:
+    """A table of pictures with column titles and row labels; `scale` inches per 100 pixels."""
+    height, width = rows[0][0].shape
+    figure, axes = plt.subplots(
+        len(rows),
+        len(rows[0]),
+        figsize=(len(rows[0]) * width * scale / 100, len(rows) * height * scale / 100 + 0.3),
+        squeeze=False,
+        layout="constrained",
+    )
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            axis = axes[row, column]
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if row == 0 and titles:
+                axis.set_title(titles[column], fontsize=9)
+            if column == 0 and labels:
+                axis.set_ylabel(labels[row], fontsize=8)
+    return _png(figure)
+
+
+def curves(history: Sequence[Metrics], panels: Mapping[str, Sequence[str]]) -> bytes:
+    """One panel per entry: its title, and the names in the history that are drawn in it."""
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4 * len(panels), 2.8), squeeze=False, layout="constrained"
+    )
+    for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
+        for name in names:
+            points = [(row["step"], row[name]) for row in history if name in row]
+            marker = "o" if len(points) <= 30 else ""
+            axis.plot(*zip(*points, strict=True), label=name, linewidth=1.2, marker=marker, ms=3)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    plt.close(figure)
+    return file.getvalue()

@@ -1,0 +1,9 @@
+"""What makes an output whole or absent."""
+
+from vqmri.outputs.lock import hold
+from vqmri.outputs.manifest import Identity, Manifest, sha256_of, verify
+from vqmri.outputs.publish import Work, publishing, replace_file
+
+__all__ = [
+    "Identity", "Manifest", "Work", "hold", "publishing", "replace_file", "sha256_of", "verify",
+]  # fmt: skip

@@ -1,0 +1,120 @@
+"""MANIFEST.json: what an output holds, what it was made of, and the hash of every byte."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vqmri.errors import InputError, IntegrityError
+
+MANIFEST = "MANIFEST.json"
+FORMAT_VERSION = 1
+_PACKAGES = ("monai", "nibabel", "numpy", "torch", "vqmri", "zarr")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides an output before it is made.
+
+    stage: name of the stage that makes it
+    format_version: raised by hand when the stage's code changes what it writes
+    params: the stage's own values of params.yaml
+    inputs: name of each input to a digest of it (a manifest's sha256 for a stage's output)
+    """
+
+    stage: str
+    format_version: int
+    params: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256 of all of it; equal inputs and params have equal fingerprints."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Nothing in it differs between two equal runs: no time, no host, no run id.
+
+    items: path relative to the output's folder, with forward slashes, to the sha256 of the file
+    provenance: stage, its params and inputs, and versions of the packages that matter
+    """
+
+    format_version: int
+    fingerprint: str
+    provenance: Mapping[str, Any]
+    items: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: Path, identity: Identity) -> "Manifest":
+        """Describe what lies in `folder` now."""
+        return cls(
+            format_version=FORMAT_VERSION,
+            fingerprint=identity.fingerprint,
+            provenance={
+                **asdict(identity),
+                "packages": {name: version(name) for name in _PACKAGES},
+            },
+            items={name: sha256_of(folder / name) for name in files_below(folder)},
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read a published manifest. InputError when it is absent, IntegrityError when damaged."""
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise InputError(f"{folder} is no published output: it has no {MANIFEST}.")
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise IntegrityError(f"{path} is damaged ({error}). Make this output again.") from None
+
+    def write(self, folder: Path) -> None:
+        text = json.dumps(asdict(self), indent=1, sort_keys=True)
+        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+    def check(self, folder: Path, names: Iterable[str]) -> None:
+        """IntegrityError unless each named item is there with the bytes that were published."""
+        for name in names:
+            path = folder / name
+            if name not in self.items or not path.is_file():
+                raise IntegrityError(f"{path} is missing. Make this output again.")
+            if sha256_of(path) != self.items[name]:
+                raise IntegrityError(
+                    f"{path} has changed since it was published (its sha256 differs from "
+                    f"{MANIFEST}). Make this output again."
+                )
+
+
+def files_below(folder: Path) -> list[str]:
+    """Relative paths of all files below `folder`, sorted, the manifest left out."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    names = sorted(path.relative_to(folder).as_posix() for path in found)
+    return [name for name in names if name != MANIFEST]
+
+
+def verify(folder: Path) -> Manifest:
+    """Check every byte of a published output; IntegrityError names what is wrong."""
+    manifest = Manifest.read(folder)
+    manifest.check(folder, manifest.items)
+    strangers = sorted(set(files_below(folder)) - set(manifest.items))
+    if strangers:
+        raise IntegrityError(f"{folder / strangers[0]} is not in {MANIFEST}. Remove it.")
+    return manifest
+
+
+def digest(folder: Path) -> str:
+    """What stands for a published output among the inputs of a later stage."""
+    Manifest.read(folder)
+    return sha256_of(folder / MANIFEST)

@@ -1,0 +1,107 @@
+"""An output appears whole, by rename, or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vqmri.outputs.lock import hold
+from vqmri.outputs.manifest import Identity, Manifest
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a stage works before it publishes; a killed stage finds both as it left them.
+
+    out: becomes the published folder
+    state: what is needed to resume (checkpoints, lists of finished shards); never published
+    """
+
+    out: Path
+    state: Path
+
+
+@contextmanager
+def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Work]:
+    """Give a work folder; when the body ends without an error, publish `work.out` as `target`.
+
+    The old output stays in place until the new one is complete on the disk. `work_root` is on the
+    same file system as `target`. Raises LockedError when another process has this output in hand.
+    """
+    with hold(work_root / f"{target.name}.lock"):
+        old = work_root / f"{target.name}.old"
+        _recover(target, old)
+        folder = work_root / f"{target.name}-{identity.fingerprint[:16]}"
+        work = Work(folder / "out", folder / "state")
+        if not work.out.exists():  # published already, or never begun: no state is of use
+            shutil.rmtree(folder, ignore_errors=True)
+        work.state.mkdir(parents=True, exist_ok=True)
+        work.out.mkdir(exist_ok=True)
+        yield work
+        Manifest.of(work.out, identity).write(work.out)
+        _sync(work.out)
+        _swap(work.out, target, old)
+        for left in work_root.glob(f"{target.name}-*"):
+            shutil.rmtree(left)
+
+
+def _recover(target: Path, old: Path) -> None:
+    """Undo or finish a swap that a kill cut in two."""
+    if old.exists():
+        if target.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(target)
+
+
+def _swap(new: Path, target: Path, old: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    _sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def clean(work_root: Path) -> list[Path]:
+    """Remove the work folders that no process is using; returns what was removed.
+
+    A folder of an output that is being written now raises LockedError before anything of it goes.
+    """
+    removed = []
+    for lock in sorted(work_root.glob("*.lock")):
+        with hold(lock):
+            for folder in sorted(work_root.glob(f"{lock.stem}-*")):
+                shutil.rmtree(folder)
+                removed.append(folder)
+    return removed
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a single file whole or not at all: beside it, to the disk, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with (Path(root) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        _sync_folder(Path(root))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,117 @@
+"""A causal PixelCNN in 2D and 3D, without a blind spot and without masked weights."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vqmri.prior.causal import causal_pad, kernel_size, shift
+from vqmri.shapes import Codes, Features, Logits
+
+_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def gate(x: Features) -> Features:
+    """tanh u · σ(w) for the two halves u, w of the channels (van den Oord et al. 2016b, eq. 2)."""
+    value, opening = x.chunk(2, dim=1)
+    return torch.tanh(value) * torch.sigmoid(opening)
+
+
+class CausalLayer(nn.Module):
+    """One layer of all streams: convolve each, feed earlier streams into later ones, gate.
+
+    Stream a before its gate is W_a ⋆ s_a + Σ_{b<a} L_ab · (stream b before its gate) + condition.
+    Every stream becomes its gated self; the last one, which alone is read out, is residual.
+    """
+
+    def __init__(
+        self, spatial_dims: int, channels: int, kernel: int, radius: int, dropout: float
+    ) -> None:
+        super().__init__()
+        conv = _CONVOLUTIONS[spatial_dims]
+        self.kernel, self.radius = kernel, radius
+        self.convs = nn.ModuleList(
+            conv(channels, 2 * channels, kernel_size(axis, spatial_dims, kernel, radius))
+            for axis in range(spatial_dims)
+        )
+        self.links = nn.ModuleList(
+            nn.ModuleList(conv(2 * channels, 2 * channels, 1, bias=False) for _ in range(axis))
+            for axis in range(spatial_dims)
+        )
+        self.conditions = nn.ModuleList(
+            conv(channels, 2 * channels, 1, bias=False) for _ in range(spatial_dims)
+        )
+        self.residual = conv(channels, channels, 1)
+        self.skip = conv(channels, channels, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, streams: Sequence[Tensor], condition: Tensor) -> tuple[list[Tensor], Tensor]:
+        """New streams and this layer's contribution to the read-out, all (batch, channels, *grid)."""
+        sums: list[Tensor] = []
+        outs: list[Tensor] = []
+        for axis, stream in enumerate(streams):
+            links = self.links[axis]
+            assert isinstance(links, nn.ModuleList)
+            total = self.convs[axis](causal_pad(stream, axis, self.kernel, self.radius))
+            for link, earlier in zip(links, sums, strict=True):
+                total = total + link(earlier)
+            sums.append(total)
+            outs.append(gate(total + self.conditions[axis](condition)))
+        gated = self.dropout(outs[-1])
+        outs[-1] = streams[-1] + self.residual(gated)
+        return outs, self.skip(gated)
+
+
+class PixelCNN(nn.Module):
+    """p(codes) as a product of categorical distributions in raster order.
+
+    van den Oord et al. 2016 (arXiv:1606.05328), with one stream per axis as `causal` explains.
+    A learned embedding of the position joins the condition of every layer: scans are aligned, so
+    where a code stands says much about it.
+
+    grid: positions per axis, 2 or 3 axes
+    condition_channels: channels of a conditioning map on the same grid, 0 for none
+    """
+
+    def __init__(
+        self,
+        *,
+        num_embeddings: int,
+        grid: Sequence[int],
+        channels: int,
+        num_layers: int,
+        kernel: int,
+        radius: int,
+        dropout: float,
+        condition_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        dims = len(grid)
+        conv = _CONVOLUTIONS[dims]
+        self.embedding = nn.Embedding(num_embeddings, channels)
+        self.position = nn.Parameter(torch.zeros(1, channels, *grid))
+        self.condition = conv(condition_channels, channels, 1) if condition_channels else None
+        self.layers = nn.ModuleList(
+            CausalLayer(dims, channels, kernel, radius, dropout) for _ in range(num_layers)
+        )
+        self.head = nn.Sequential(
+            nn.SiLU(), conv(channels, 2 * channels, 1), nn.SiLU(), nn.Dropout(dropout),
+            conv(2 * channels, num_embeddings, 1),
+        )  # fmt: skip
+
+    def forward(self, codes: Codes, condition: Features | None = None) -> Logits:
+        """Logits of every position given the positions before it (and the condition at all).
+
+        `codes` may be the first planes of the grid only (`condition` too): causality makes the
+        logits of those planes the same as for the whole grid.
+        """
+        embedded = self.embedding(codes).movedim(-1, 1)
+        context = self.position[:, :, : codes.shape[1]]
+        if self.condition is not None:
+            context = context + self.condition(condition)
+        streams = [shift(embedded, axis) for axis in range(codes.ndim - 1)]
+        skips = torch.zeros_like(embedded)
+        for layer in self.layers:
+            streams, skip = layer(streams, context)
+            skips = skips + skip
+        return self.head(skips)

@@ -1,0 +1,33 @@
+"""What a stage asks of the world around it, so that the library knows neither Prefect nor MLflow."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Metrics = dict[str, float]
+"""Flat names to numbers, the same names in metrics files and in MLflow."""
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Takes what a stage wants remembered about a run."""
+
+    def params(self, values: Mapping[str, Any]) -> None: ...
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
+
+    def model(self, name: str, folders: Mapping[str, Path]) -> None:
+        """Register the published model folders as a new version of the model called `name`."""
+        ...
+
+
+@runtime_checkable
+class Map(Protocol):
+    """Applies a top-level function to items of plain values; the unit of work is one shard."""
+
+    def __call__(
+        self, function: Callable[[Item], Result], items: Iterable[Item], /
+    ) -> Iterable[Result]: ...

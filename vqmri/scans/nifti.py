@@ -1,0 +1,156 @@
+"""Find and read NIfTI files."""
+
+import csv
+import gzip
+import hashlib
+import io
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from vqmri.errors import InputError
+from vqmri.scans.check import MAX_VOXELS, Refused, check_header, check_voxels
+from vqmri.scans.volume import Candidate, Volume
+
+SUFFIXES = (".nii", ".nii.gz")
+_HEADER_BYTES = 540
+_SLACK_BYTES = 2**20
+_MAX_BYTES = MAX_VOXELS * 8
+_MISSING = {"", "n/a", "NA", "nan"}
+_DAMAGE = (
+    OSError, EOFError, ValueError, zlib.error,
+    nib.spatialimages.HeaderDataError, nib.filebasedimages.ImageFileError,
+)  # fmt: skip
+"""What nibabel and gzip raise over a damaged file."""
+
+
+def find(
+    raw: Path,
+    *,
+    images: str,
+    labels: str | None,
+    table: str | None,
+    file_column: str,
+    subject_column: str,
+    covariates: list[str],
+) -> list[Candidate]:
+    """Scans below `raw` that match the glob `images`, sorted by path.
+
+    table: TSV or CSV relative to `raw`, one row per scan, `file_column` holding the file's name;
+        without one every scan is a subject of its own
+    labels: glob of label maps; one belongs to the scan that has the same file name
+    Raises InputError when nothing is found or the table lacks a column or a scan.
+    """
+    paths = sorted(p for p in raw.glob(images) if p.name.endswith(SUFFIXES))
+    if not paths:
+        raise InputError(f"no NIfTI file matches {images!r} in {raw}.")
+    rows = _read_table(raw / table, [file_column, subject_column, *covariates]) if table else {}
+    by_name = {p.name: p.relative_to(raw).as_posix() for p in raw.glob(labels)} if labels else {}
+    found = []
+    for path in paths:
+        row = rows.get(path.name)
+        if table and row is None:
+            raise InputError(
+                f"{raw / table} has no row with {path.name!r} in its column {file_column!r}."
+            )
+        found.append(
+            Candidate(
+                source=path.relative_to(raw).as_posix(),
+                subject=row[subject_column] if row else path.name.split(".")[0],
+                covariates={name: _value(row[name]) for name in covariates} if row else {},
+                label=by_name.get(path.name, "") if labels else None,
+            )
+        )
+    return found
+
+
+def _read_table(path: Path, columns: list[str]) -> dict[str, dict[str, str]]:
+    """Rows of the subject table by file name."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing: it is the `table` of params.yaml.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t")
+        missing = set(columns) - set(reader.fieldnames or ())
+        if missing:
+            raise InputError(
+                f"{path} has no column {sorted(missing)[0]!r}; it has {reader.fieldnames}."
+            )
+        return {row[columns[0]]: row for row in reader}
+
+
+def _value(text: str) -> str | float | None:
+    if text.strip() in _MISSING:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text.strip()
+
+
+def read(path: Path) -> tuple[Volume, str]:
+    """The volume in a file and the sha256 of the file; raises Refused.
+
+    A `.nii.gz` is read to its end, so that its checksum counts; nibabel alone would not notice.
+    """
+    raw = path.read_bytes()
+    try:
+        stream = _decompress(raw) if path.name.endswith(".gz") else raw
+        image = _parse(stream)
+        header: Any = image.header
+        codes = (int(header["sform_code"]), int(header["qform_code"]))
+        affine = np.asarray(image.affine, dtype=np.float64) if any(codes) else None
+        check_header(image.shape, header.get_data_dtype(), affine)
+        data = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
+    except _DAMAGE as error:
+        raise Refused("unreadable", f"{type(error).__name__}: {error}") from error
+    check_voxels(data)
+    assert affine is not None
+    return Volume(data[None], affine), hashlib.sha256(raw).hexdigest()
+
+
+def _decompress(raw: bytes) -> bytes:
+    """The whole gzip stream, but never much more than its own header asks for."""
+    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
+        header = file.read(_HEADER_BYTES)
+        rest = file.read(max(_expected_bytes(header) - len(header), 0) + _SLACK_BYTES)
+        if file.read(1):
+            raise Refused("unreadable", "there is more in the file than its header says")
+        return header + rest
+
+
+def _expected_bytes(header: bytes) -> int:
+    """File size that a NIfTI-1 or -2 header asks for; Refused when it is beyond any scan's."""
+    kind = _header_class(header)
+    fields = kind(header[: kind.template_dtype.itemsize], check=False)
+    shape = fields.get_data_shape()
+    size = int(np.prod(shape, dtype=object)) * fields.get_data_dtype().itemsize
+    if size > _MAX_BYTES:
+        raise Refused("too-large", f"the header says shape {shape}")
+    return size + int(fields["vox_offset"])
+
+
+def _header_class(header: bytes) -> Any:
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        if kind.may_contain_header(header):
+            return kind
+    raise Refused("unreadable", "there is no NIfTI header at its beginning")
+
+
+def _parse(stream: bytes) -> Any:
+    kind = _header_class(stream[:_HEADER_BYTES])
+    _expected_bytes(stream[:_HEADER_BYTES])
+    image = nib.Nifti1Image if kind is nib.Nifti1Header else nib.Nifti2Image
+    return image.from_bytes(stream)
+
+
+def check_label(path: Path, volume: Volume) -> None:
+    """Refuse a scan whose label map (by its header) is absent or lies on another grid."""
+    if not path.is_file():
+        raise Refused("label-missing", f"no label map for it at {path.name!r}")
+    label: Any = nib.load(path)
+    same_shape = label.shape[:3] == volume.data.shape[1:]
+    if not same_shape or not np.allclose(label.affine, volume.affine, atol=1e-3):
+        raise Refused("label-mismatch", f"label map of shape {label.shape}")

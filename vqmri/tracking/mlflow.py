@@ -1,0 +1,120 @@
+"""Runs in MLflow: one run per stage, models in the registry.
+
+MLFLOW_TRACKING_URI is respected; without it everything lies in mlruns/ of the project (SQLite and
+a folder of artifacts). Registered models are Python functions *from code* (`pyfunc_*.py`) with the
+model folders as artifacts: no pickle is written or read.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
+import mlflow
+import numpy as np
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+import vqmri
+from vqmri.tracking.tracker import NullTracker
+
+EXPERIMENT = "vqmri"
+CHALLENGER = "challenger"
+_VOLUMES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1, -1, -1))])
+_DRAWS = Schema([ColSpec(DataType.long, "seed"), ColSpec(DataType.long, "number")])
+SIGNATURES = {
+    "vqmri-vqvae": ModelSignature(inputs=_VOLUMES, outputs=_VOLUMES),
+    "vqmri-generator": ModelSignature(inputs=_DRAWS, outputs=_VOLUMES),
+}
+_NEEDED = ("jaxtyping", "mlflow", "numpy", "pandas", "safetensors", "torch", "tqdm")
+
+log = logging.getLogger(__name__)
+
+
+class MlflowTracker:
+    """Logs to the active run. When the server stops answering it says so, and the stage goes on."""
+
+    def __init__(self) -> None:
+        self._alive = True
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        with self._tolerant():
+            mlflow.log_params(_flat(values))
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        with self._tolerant():
+            mlflow.log_metrics(dict(values), step=step)
+
+    def model(self, name: str, folders: Mapping[str, Path]) -> None:
+        """Register the folders as the next version of `name`, and call that the challenger."""
+        with self._tolerant():
+            code = Path(__file__).with_name(f"pyfunc_{name.removeprefix('vqmri-')}.py")
+            info = mlflow.pyfunc.log_model(
+                name=name,
+                python_model=str(code),
+                artifacts={key: str(folder) for key, folder in folders.items()},
+                code_paths=[str(Path(vqmri.__file__).parent)],
+                signature=SIGNATURES[name],
+                pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in _NEEDED],
+                registered_model_name=name,
+            )
+            number = str(info.registered_model_version)
+            mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, number)
+
+    @contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        if not self._alive:
+            return
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            self._alive = False
+            log.warning("MLflow does not answer; this run is no longer tracked: %s", error)
+
+
+@contextmanager
+def tracked(stage: str, root: Path) -> Iterator[MlflowTracker | NullTracker]:
+    """A tracker with a run of the stage's name; without a reachable server, one that does nothing."""
+    try:
+        connect(root)
+        run = mlflow.start_run(run_name=stage)
+    except (MlflowException, OSError) as error:
+        log.warning("MLflow does not answer; this run is not tracked: %s", error)
+        yield NullTracker()
+        return
+    with run:
+        yield MlflowTracker()
+
+
+def connect(root: Path) -> None:
+    """Point MLflow at MLFLOW_TRACKING_URI, or at mlruns/ of the project."""
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_experiment(EXPERIMENT)
+        return
+    store = root.resolve() / "mlruns"
+    store.mkdir(exist_ok=True)
+    mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
+    if mlflow.get_experiment_by_name(EXPERIMENT) is None:
+        mlflow.create_experiment(EXPERIMENT, (store / "artifacts").as_uri())
+    mlflow.set_experiment(EXPERIMENT)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,29 @@
+"""`vqmri-vqvae` in the MLflow registry: volumes to their reconstructions.
+
+Logged from code; MLflow runs this file when the model is loaded.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+class VQVAEModel(PythonModel):  # type: ignore[misc]
+    def load_context(self, context: Any) -> None:
+        from vqmri.training.model_folder import load_model
+        from vqmri.vqvae import VQVAE
+
+        self._model, _ = load_model(Path(context.artifacts["vqvae"]), VQVAE)
+
+    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
+        """(volume, channel, *space) of intensities in [0, 1] to the same, reconstructed."""
+        volumes = torch.from_numpy(np.asarray(model_input, dtype=np.float32))
+        with torch.inference_mode():
+            return self._model(volumes).volumes.float().clamp(0, 1).numpy()
+
+
+set_model(VQVAEModel())

@@ -1,0 +1,1 @@
+"""Optimisation, checkpoints, and the folder that a trained model is published in."""

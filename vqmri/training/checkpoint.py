@@ -1,0 +1,68 @@
+"""Checkpoints that survive a kill, a full disk and a flipped bit."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn, optim
+
+from vqmri.outputs import replace_file, sha256_of
+
+KEPT = 2
+
+
+def save_checkpoint(
+    folder: Path, step: int, model: nn.Module, optimiser: optim.Optimizer, history: list[Any]
+) -> None:
+    """Write `step-NNNNNNNN-SHA256.safetensors` whole or not at all; the newest two are kept.
+
+    Holds weights, buffers, the optimiser's state and the history. Random states are not needed:
+    every step seeds itself from (seed, step).
+    """
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    data = save(tensors, {"step": str(step), "history": json.dumps(history)})
+    replace_file(folder / f"step-{step:08d}-{hashlib.sha256(data).hexdigest()}.safetensors", data)
+    for old in _newest_first(folder)[KEPT:]:
+        os.unlink(old)
+
+
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimiser: optim.Optimizer
+) -> tuple[int, list[Any]]:
+    """Restore the newest checkpoint whose bytes are right; returns its step and its history.
+
+    Without one: (0, []), and nothing is changed.
+    """
+    for path in _newest_first(folder):
+        if sha256_of(path) == path.stem.rsplit("-", 1)[1]:
+            return _restore(path, model, optimiser)
+    return 0, []
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+
+
+def _restore(path: Path, model: nn.Module, optimiser: optim.Optimizer) -> tuple[int, list[Any]]:
+    with safe_open(path, framework="pt") as file:
+        about: Mapping[str, str] = file.metadata()
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    model.load_state_dict(
+        {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+    )
+    state = optimiser.state_dict()
+    state["state"] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".")
+            state["state"].setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict(state)
+    return int(about["step"]), json.loads(about["history"])

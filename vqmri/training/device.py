@@ -1,0 +1,27 @@
+"""Where to compute, and in which precision."""
+
+import os
+from contextlib import AbstractContextManager
+
+import torch
+
+
+def choose_device() -> torch.device:
+    """The first CUDA device if there is one, else the CPU with as many threads as it has cores.
+
+    The number of threads is set here because sums depend on it in their last bits, and a thread
+    that is not the main one (a Prefect task's) would otherwise start with another number.
+    """
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return torch.device("cpu")
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Autocast to bfloat16 where the hardware computes in it, else nothing."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)

@@ -1,0 +1,59 @@
+"""A trained model as a folder that loads without params.yaml.
+
+    model.json           kind, constructor's arguments, and what the model is about
+    weights.safetensors  its state
+
+The folder is enough: the registry's models hold a copy of it and of this library.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vqmri.errors import IntegrityError
+from vqmri.outputs import Manifest, sha256_of
+
+FORMAT_VERSION = 1
+DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def write_model(
+    folder: Path, model: nn.Module, arguments: Mapping[str, Any], about: Mapping[str, Any]
+) -> None:
+    """Write a model that was built as `type(model)(**arguments)`.
+
+    about: what a user of the model must know, as plain JSON: geometry of its volumes and the like;
+        `weights`, the sha256 of the weights, is added and identifies the model
+    """
+    state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "kind": type(model).__name__,
+        "arguments": dict(arguments),
+        "about": {**about, "weights": sha256_of(folder / WEIGHTS)},
+    }
+    text = json.dumps(description, indent=1, sort_keys=True)
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def load_model(folder: Path, kind: type[Model]) -> tuple[Model, dict[str, Any]]:
+    """The model of class `kind` in evaluation mode, and its `about`.
+
+    InputError when the folder holds none, IntegrityError when its bytes are not those published
+    or when it is a model of another kind or format version.
+    """
+    Manifest.read(folder).check(folder, [DESCRIPTION, WEIGHTS])
+    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    found = (description["kind"], description["format_version"])
+    if found != (kind.__name__, FORMAT_VERSION):
+        raise IntegrityError(f"{folder} holds {found}, expected {(kind.__name__, FORMAT_VERSION)}.")
+    model = kind(**description["arguments"])
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    return model.eval(), description["about"]

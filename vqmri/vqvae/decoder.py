@@ -1,0 +1,42 @@
+"""Quantized latents to volume, from the top level down."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vqmri.shapes import Features
+from vqmri.vqvae.blocks import Up, convolution, residual_blocks
+
+
+class LevelDecoder(nn.Module):
+    """Take in one level's quantized latents and go up to where the next finer level joins.
+
+    widths: channels at this level's scale, then at each scale on the way up; the last is the scale
+    of the next finer level, or the number of volume channels when there is none.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        embedding_dim: int,
+        widths: Sequence[int],
+        num_res_blocks: int,
+        *,
+        from_above: bool,
+        finest: bool,
+    ) -> None:
+        super().__init__()
+        joined = embedding_dim + (widths[0] if from_above else 0)
+        layers: list[nn.Module] = [convolution(spatial_dims, joined, widths[0])]
+        layers += residual_blocks(spatial_dims, widths[0], num_res_blocks)
+        for index, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            last = finest and index == len(widths) - 2
+            layers.append(Up(spatial_dims, before, after, kernel=3 if last else 1))
+            if not last:
+                layers += residual_blocks(spatial_dims, after, num_res_blocks)
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, quantized: Features, above: Tensor | None) -> Tensor:
+        joined = quantized if above is None else torch.cat([quantized, above], dim=1)
+        return self.body(joined)

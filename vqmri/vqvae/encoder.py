@@ -1,0 +1,34 @@
+"""Volume to features, one set per scale."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from vqmri.shapes import Volumes
+from vqmri.vqvae.blocks import Down, residual_blocks
+
+
+class Encoder(nn.Module):
+    """Halve the grid once per entry of `channels` and keep the features of every scale."""
+
+    def __init__(
+        self, spatial_dims: int, in_channels: int, channels: Sequence[int], num_res_blocks: int
+    ) -> None:
+        super().__init__()
+        widths = [in_channels, *channels]
+        self.scales = nn.ModuleList(
+            nn.Sequential(
+                Down(spatial_dims, before, after),
+                *residual_blocks(spatial_dims, after, num_res_blocks),
+            )
+            for before, after in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, volumes: Volumes) -> list[Tensor]:
+        """Features at ÷2, ÷4, …: item i is (batch, channels[i], *(space / 2^(i+1)))."""
+        features = []
+        x = volumes
+        for scale in self.scales:
+            x = scale(x)
+            features.append(x)
+        return features
