@@ -1,3 +1,3 @@
-"""Synthetic MRI scans: a 3D VQ-VAE, a PixelCNN prior over its codes, and the pipeline around them."""
+"""Synthetic MRI scans: 3D VQ-VAE, PixelCNN prior, and the pipeline around them."""
 
 __version__ = "0.1.0"

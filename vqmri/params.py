@@ -5,7 +5,7 @@ Every number of a run stands there; nothing below this module ever sees these ob
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -65,7 +65,7 @@ class Ingest(Section):
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(description="share of the subjects")
 
     @model_validator(mode="after")
-    def _percentiles_rise(self) -> Self:
+    def _percentiles_rise(self) -> "Ingest":
         if self.percentiles[0] >= self.percentiles[1]:
             raise ValueError("percentiles: the first must be below the second")
         return self
@@ -102,7 +102,7 @@ class TrainVQVAE(Optimisation):
     quantizer: EMA
 
     @model_validator(mode="after")
-    def _levels_fit_channels(self) -> Self:
+    def _levels_fit_channels(self) -> "TrainVQVAE":
         factors = [level.downsampling for level in self.levels]
         allowed = [2 ** (i + 1) for i in range(len(self.channels))]
         if any(factor not in allowed for factor in factors) or factors[-1] != allowed[-1]:
@@ -150,7 +150,7 @@ class Params(Section):
     evaluate: Evaluate
 
     @model_validator(mode="after")
-    def _levels_divide_shape(self) -> Self:
+    def _levels_divide_shape(self) -> "Params":
         top = self.train_vqvae.levels[-1].downsampling
         if any(n % top for n in self.ingest.shape):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What a stage asks of the world around it, so that the library knows neither Prefect nor MLflow."""
+"""What a stage asks of the world around it, be that Prefect, MLflow or nothing."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

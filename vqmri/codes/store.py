@@ -45,7 +45,7 @@ class CodeWriter:
                 dimension_names=("volume", "x", "y", "z")[: 1 + len(grid)],
             )
 
-    def write_shard(self, start: int, codes: Sequence[UInt[np.ndarray, "item *grid"]]) -> None:
+    def write_shard(self, start: int, codes: Sequence[UInt[np.ndarray, "item ..."]]) -> None:
         """Write one whole shard of each level, finest first; `start` is its first item."""
         group = zarr.open_group(self._path, mode="r+")
         for level, block in enumerate(codes):
@@ -83,7 +83,7 @@ class CodeStore:
         self.num_embeddings = [int(array.fill_value) for array in self._arrays]
         self.count = int(self._arrays[0].shape[0])
 
-    def read(self, indices: Sequence[int]) -> list[UInt[np.ndarray, "item *grid"]]:
+    def read(self, indices: Sequence[int]) -> list[UInt[np.ndarray, "item ..."]]:
         """Codes of some items, finest level first. IntegrityError when one is damaged or absent."""
         return [self._read_level(level, indices) for level in range(len(self._arrays))]
 

@@ -48,5 +48,5 @@ def entropy_bits(counts: np.ndarray) -> float:
 
 
 def perplexity(counts: np.ndarray) -> float:
-    """2^entropy: how many equally frequent codes would be as varied; at most the codebook's size."""
+    """2^entropy: how many equally frequent codes would be as varied; at most len(counts)."""
     return float(2 ** entropy_bits(counts))

@@ -45,7 +45,7 @@ def held_out_likelihood(
     """Bits per code of items, codes and masks per level, finest first. Leaves the prior's mode."""
     was_training = prior.training
     prior.eval()
-    device = prior.pixelcnns[0].position.device
+    device = prior.device
     total, marginal, positions = 0.0, 0.0, 0
     for start in range(0, len(codes[0]), _BATCH):
         chosen = [level[start : start + _BATCH].long().to(device) for level in codes]

@@ -26,9 +26,7 @@ def strip(volume: Float[np.ndarray, "x y z"]) -> Plane:
     """The three planes side by side."""
     planes = three_planes(volume)
     height = max(plane.shape[0] for plane in planes)
-    padded = [
-        np.pad(p, ((height - p.shape[0], 0), (0, 2)), constant_values=0.0) for p in planes
-    ]
+    padded = [np.pad(p, ((height - p.shape[0], 0), (0, 2)), constant_values=0.0) for p in planes]
     return np.concatenate(padded, axis=1)
 
 

@@ -21,9 +21,7 @@ def psnr_in_view(predicted: Volumes, volumes: Volumes, boxes: Sequence[Box]) -> 
     Intensities are in [0, 1], so the data range is 1.
     """
     metric = PSNRMetric(max_val=1.0)
-    return [
-        float(metric(y_pred=p, y=v)) for p, v in _inside(predicted, volumes, boxes)
-    ]
+    return [float(metric(y_pred=p, y=v)) for p, v in _inside(predicted, volumes, boxes)]
 
 
 def ssim_in_view(predicted: Volumes, volumes: Volumes, boxes: Sequence[Box]) -> list[float]:
@@ -45,5 +43,5 @@ def _inside(
     pairs = []
     for p, v, box in zip(predicted, volumes, boxes, strict=True):
         view = (slice(None), *(slice(start, stop) for start, stop in box))
-        pairs.append((torch.from_numpy(p[view])[None], torch.from_numpy(v[view])[None]))
+        pairs.append((torch.tensor(p[view])[None], torch.tensor(v[view])[None]))
     return pairs

@@ -10,6 +10,8 @@ from pathlib import Path
 from vqmri.outputs.lock import hold
 from vqmri.outputs.manifest import Identity, Manifest
 
+_DIGITS = 16  # of the fingerprint, in the name of a work folder
+
 
 @dataclass(frozen=True)
 class Work:
@@ -33,7 +35,7 @@ def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Wo
     with hold(work_root / f"{target.name}.lock"):
         old = work_root / f"{target.name}.old"
         _recover(target, old)
-        folder = work_root / f"{target.name}-{identity.fingerprint[:16]}"
+        folder = work_root / f"{target.name}-{identity.fingerprint[:_DIGITS]}"
         work = Work(folder / "out", folder / "state")
         if not work.out.exists():  # published already, or never begun: no state is of use
             shutil.rmtree(folder, ignore_errors=True)
@@ -43,8 +45,13 @@ def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Wo
         Manifest.of(work.out, identity).write(work.out)
         _sync(work.out)
         _swap(work.out, target, old)
-        for left in work_root.glob(f"{target.name}-*"):
+        for left in _work_folders(work_root, target.name):
             shutil.rmtree(left)
+
+
+def _work_folders(work_root: Path, name: str) -> list[Path]:
+    """Those of one output, and not of another whose name merely begins in the same way."""
+    return sorted(work_root.glob(f"{name}-" + "[0-9a-f]" * _DIGITS))
 
 
 def _recover(target: Path, old: Path) -> None:
@@ -73,7 +80,7 @@ def clean(work_root: Path) -> list[Path]:
     removed = []
     for lock in sorted(work_root.glob("*.lock")):
         with hold(lock):
-            for folder in sorted(work_root.glob(f"{lock.stem}-*")):
+            for folder in _work_folders(work_root, lock.stem):
                 shutil.rmtree(folder)
                 removed.append(folder)
     return removed

@@ -12,6 +12,7 @@ backwards along that axis, both ways along later axes and not at all along earli
 In 2D the first stream falls away.
 """
 
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -35,7 +36,9 @@ def kernel_size(axis: int, spatial_dims: int, kernel: int, radius: int) -> tuple
     return (1,) * axis + (kernel,) + (2 * radius + 1,) * (spatial_dims - axis - 1)
 
 
-def causal_pad(x: Features, axis: int, kernel: int, radius: int) -> Features:
+def causal_pad(
+    x: Features, axis: int, kernel: int, radius: int
+) -> Float[Tensor, "batch feature *padded"]:
     """Pad for the convolution of the stream of `axis`, so that it sees no later position."""
     dims = x.ndim - 2
     widths = [(0, 0)] * axis + [(kernel - 1, 0)] + [(radius, radius)] * (dims - axis - 1)

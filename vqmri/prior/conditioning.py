@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqmri.shapes import Codes, Features
-
-_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+from vqmri.convolution import convolution
+from vqmri.shapes import Codes
 
 
 class LevelAbove(nn.Module):
@@ -20,15 +20,14 @@ class LevelAbove(nn.Module):
         self, num_embeddings: int, channels: int, factors: Sequence[int], num_layers: int
     ) -> None:
         super().__init__()
-        conv = _CONVOLUTIONS[len(factors)]
         self.factors = tuple(factors)
         self.embedding = nn.Embedding(num_embeddings, channels)
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.SiLU(), conv(channels, channels, 3, padding=1))
+            nn.Sequential(nn.SiLU(), convolution(len(factors), channels, channels, 3, padding=1))
             for _ in range(num_layers)
         )
 
-    def forward(self, codes: Codes) -> Features:
+    def forward(self, codes: Codes) -> Float[Tensor, "batch feature *fine"]:
         """(batch, *coarse grid) to (batch, channels, *fine grid)."""
         x: Tensor = self.embedding(codes).movedim(-1, 1)
         for layer in self.layers:

@@ -60,6 +60,11 @@ class Prior(nn.Module):
             for level in levels
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
     def condition(self, level: int, codes: Sequence[Tensor]) -> Tensor | None:
         """Conditioning map of `level` from the codes of all levels above it; None for the top."""
         above = self.above[level]

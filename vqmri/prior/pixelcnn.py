@@ -1,17 +1,18 @@
 """A causal PixelCNN in 2D and 3D, without a blind spot and without masked weights."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqmri.convolution import convolution
 from vqmri.prior.causal import causal_pad, kernel_size, shift
 from vqmri.shapes import Codes, Features, Logits
 
-_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
-
-def gate(x: Features) -> Features:
+def gate(x: Features) -> Float[Tensor, "batch half *grid"]:
     """tanh u · σ(w) for the two halves u, w of the channels (van den Oord et al. 2016b, eq. 2)."""
     value, opening = x.chunk(2, dim=1)
     return torch.tanh(value) * torch.sigmoid(opening)
@@ -28,25 +29,25 @@ class CausalLayer(nn.Module):
         self, spatial_dims: int, channels: int, kernel: int, radius: int, dropout: float
     ) -> None:
         super().__init__()
-        conv = _CONVOLUTIONS[spatial_dims]
+        conv = partial(convolution, spatial_dims)
         self.kernel, self.radius = kernel, radius
         self.convs = nn.ModuleList(
             conv(channels, 2 * channels, kernel_size(axis, spatial_dims, kernel, radius))
             for axis in range(spatial_dims)
         )
         self.links = nn.ModuleList(
-            nn.ModuleList(conv(2 * channels, 2 * channels, 1, bias=False) for _ in range(axis))
+            nn.ModuleList(conv(2 * channels, 2 * channels, bias=False) for _ in range(axis))
             for axis in range(spatial_dims)
         )
         self.conditions = nn.ModuleList(
-            conv(channels, 2 * channels, 1, bias=False) for _ in range(spatial_dims)
+            conv(channels, 2 * channels, bias=False) for _ in range(spatial_dims)
         )
-        self.residual = conv(channels, channels, 1)
-        self.skip = conv(channels, channels, 1)
+        self.residual = conv(channels, channels)
+        self.skip = conv(channels, channels)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, streams: Sequence[Tensor], condition: Tensor) -> tuple[list[Tensor], Tensor]:
-        """New streams and this layer's contribution to the read-out, all (batch, channels, *grid)."""
+        """New streams and this layer's share of the read-out, all (batch, channels, *grid)."""
         sums: list[Tensor] = []
         outs: list[Tensor] = []
         for axis, stream in enumerate(streams):
@@ -87,16 +88,16 @@ class PixelCNN(nn.Module):
     ) -> None:
         super().__init__()
         dims = len(grid)
-        conv = _CONVOLUTIONS[dims]
+        conv = partial(convolution, dims)
         self.embedding = nn.Embedding(num_embeddings, channels)
         self.position = nn.Parameter(torch.zeros(1, channels, *grid))
-        self.condition = conv(condition_channels, channels, 1) if condition_channels else None
+        self.condition = conv(condition_channels, channels) if condition_channels else None
         self.layers = nn.ModuleList(
             CausalLayer(dims, channels, kernel, radius, dropout) for _ in range(num_layers)
         )
         self.head = nn.Sequential(
-            nn.SiLU(), conv(channels, 2 * channels, 1), nn.SiLU(), nn.Dropout(dropout),
-            conv(2 * channels, num_embeddings, 1),
+            nn.SiLU(), conv(channels, 2 * channels), nn.SiLU(), nn.Dropout(dropout),
+            conv(2 * channels, num_embeddings),
         )  # fmt: skip
 
     def forward(self, codes: Codes, condition: Features | None = None) -> Logits:

@@ -31,7 +31,7 @@ class Drawing:
         return -np.log(-np.log(np.maximum(uniform, np.finfo(np.float64).tiny)))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def draw(
     prior: Prior,
     *,
@@ -66,7 +66,7 @@ def _draw_level(
     progress: Callable[[int], object],
 ) -> Tensor:
     grid = prior.grids[level]
-    device = prior.pixelcnns[level].position.device
+    device = prior.device
     drawn = torch.zeros(batch, *grid, dtype=torch.long, device=device)
     condition = prior.condition(level, codes)
     for position in np.ndindex(*grid):

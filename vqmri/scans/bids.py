@@ -21,9 +21,7 @@ def scan_path(label: str) -> Path:
     return Path(f"sub-{label}/anat/sub-{label}_desc-synthetic_T1w.nii.gz")
 
 
-def centred_affine(
-    shape: Sequence[int], spacing: Sequence[float]
-) -> Float[np.ndarray, "4 4"]:
+def centred_affine(shape: Sequence[int], spacing: Sequence[float]) -> Float[np.ndarray, "4 4"]:
     """RAS affine whose origin in mm is the centre of the volume."""
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = -(np.array(shape) - 1) / 2 * np.array(spacing)

@@ -21,7 +21,7 @@ REFUSALS = {
 MAX_VOXELS = 1024**3
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818  (a verdict on a scan, not a fault of the program)
     """This scan cannot be used; the run goes on without it."""
 
     def __init__(self, code: str, reason: str) -> None:
@@ -47,6 +47,7 @@ def check_header(shape: tuple[int, ...], dtype: np.dtype[Any], affine: np.ndarra
 
 
 def check_voxels(data: np.ndarray) -> None:
+    """Refuse what no scaling of intensities could mend."""
     if not np.isfinite(data).all():
         raise Refused("not-finite", f"{int((~np.isfinite(data)).sum())} voxels are NaN or infinite")
     if data.min() == data.max():

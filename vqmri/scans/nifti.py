@@ -10,6 +10,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 from vqmri.errors import InputError
 from vqmri.scans.check import MAX_VOXELS, Refused, check_header, check_voxels
@@ -19,10 +21,12 @@ SUFFIXES = (".nii", ".nii.gz")
 _HEADER_BYTES = 540
 _SLACK_BYTES = 2**20
 _MAX_BYTES = MAX_VOXELS * 8
+_UNSUSPECTED_BYTES = 2**26
+_MAX_COMPRESSION = 500  # of larger files that hold anything; deflate ends at 1032, with zeros
 _MISSING = {"", "n/a", "NA", "nan"}
 _DAMAGE = (
-    OSError, EOFError, ValueError, zlib.error,
-    nib.spatialimages.HeaderDataError, nib.filebasedimages.ImageFileError,
+    OSError, EOFError, ValueError, KeyError, OverflowError, zlib.error,
+    HeaderDataError, ImageFileError,
 )  # fmt: skip
 """What nibabel and gzip raise over a damaged file."""
 
@@ -71,8 +75,9 @@ def _read_table(path: Path, columns: list[str]) -> dict[str, dict[str, str]]:
     """Rows of the subject table by file name."""
     if not path.is_file():
         raise InputError(f"{path} is missing: it is the `table` of params.yaml.")
+    delimiter = "," if path.suffix == ".csv" else "\t"
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t")
+        reader = csv.DictReader(file, delimiter=delimiter, restval="")
         missing = set(columns) - set(reader.fieldnames or ())
         if missing:
             raise InputError(
@@ -98,12 +103,14 @@ def read(path: Path) -> tuple[Volume, str]:
     raw = path.read_bytes()
     try:
         stream = _decompress(raw) if path.name.endswith(".gz") else raw
-        image = _parse(stream)
-        header: Any = image.header
-        codes = (int(header["sform_code"]), int(header["qform_code"]))
-        affine = np.asarray(image.affine, dtype=np.float64) if any(codes) else None
-        check_header(image.shape, header.get_data_dtype(), affine)
-        data = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
+        # what is no number, or beyond float32, is refused by the checks and needs no warning
+        with np.errstate(over="ignore", invalid="ignore"):
+            image = _parse(stream)
+            header: Any = image.header
+            codes = (int(header["sform_code"]), int(header["qform_code"]))
+            affine = np.asarray(image.affine, dtype=np.float64) if any(codes) else None
+            check_header(image.shape, header.get_data_dtype(), affine)
+            data = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
     except _DAMAGE as error:
         raise Refused("unreadable", f"{type(error).__name__}: {error}") from error
     check_voxels(data)
@@ -115,7 +122,10 @@ def _decompress(raw: bytes) -> bytes:
     """The whole gzip stream, but never much more than its own header asks for."""
     with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
         header = file.read(_HEADER_BYTES)
-        rest = file.read(max(_expected_bytes(header) - len(header), 0) + _SLACK_BYTES)
+        size = _expected_bytes(header)
+        if size > max(_MAX_COMPRESSION * len(raw), _UNSUSPECTED_BYTES):
+            raise Refused("unreadable", f"{len(raw)} bytes cannot hold the {size} of its header")
+        rest = file.read(max(size - len(header), 0) + _SLACK_BYTES)
         if file.read(1):
             raise Refused("unreadable", "there is more in the file than its header says")
         return header + rest
@@ -129,7 +139,7 @@ def _expected_bytes(header: bytes) -> int:
     size = int(np.prod(shape, dtype=object)) * fields.get_data_dtype().itemsize
     if size > _MAX_BYTES:
         raise Refused("too-large", f"the header says shape {shape}")
-    return size + int(fields["vox_offset"])
+    return size + max(int(fields["vox_offset"]), 0)
 
 
 def _header_class(header: bytes) -> Any:
@@ -141,7 +151,9 @@ def _header_class(header: bytes) -> Any:
 
 def _parse(stream: bytes) -> Any:
     kind = _header_class(stream[:_HEADER_BYTES])
-    _expected_bytes(stream[:_HEADER_BYTES])
+    size = _expected_bytes(stream[:_HEADER_BYTES])
+    if size > len(stream):  # nibabel would allocate what the header says before it reads
+        raise Refused("unreadable", f"the header says {size} bytes, there are {len(stream)}")
     image = nib.Nifti1Image if kind is nib.Nifti1Header else nib.Nifti2Image
     return image.from_bytes(stream)
 
@@ -150,7 +162,10 @@ def check_label(path: Path, volume: Volume) -> None:
     """Refuse a scan whose label map (by its header) is absent or lies on another grid."""
     if not path.is_file():
         raise Refused("label-missing", f"no label map for it at {path.name!r}")
-    label: Any = nib.load(path)
+    try:
+        label: Any = nib.load(path)
+    except _DAMAGE as error:
+        raise Refused("unreadable", f"label map: {type(error).__name__}: {error}") from error
     same_shape = label.shape[:3] == volume.data.shape[1:]
     if not same_shape or not np.allclose(label.affine, volume.affine, atol=1e-3):
         raise Refused("label-mismatch", f"label map of shape {label.shape}")

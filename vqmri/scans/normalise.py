@@ -13,6 +13,7 @@ from monai.transforms import (
     Spacing,
 )
 
+from vqmri.scans.check import Refused
 from vqmri.scans.volume import Volume
 from vqmri.shapes import Box
 
@@ -30,10 +31,14 @@ def normalise(
 
     spacing: mm; shape: voxels; percentiles: intensities that become 0 and 1, the rest is clipped.
     Returns the volume and its field of view: the voxels that the scan covers, the rest is padding.
+    Raises Refused when both percentiles are one intensity, so that there is no scale.
     """
     image: Any = MetaTensor(torch.from_numpy(volume.data), affine=torch.from_numpy(volume.affine))
     image = Orientation(axcodes=ORIENTATION, labels=None)(image)
     image = Spacing(pixdim=tuple(spacing), mode="bilinear", padding_mode="border")(image)
+    low, high = np.percentile(image.numpy(), percentiles)
+    if low == high:  # MONAI would only warn, and leave the intensities as they are
+        raise Refused("constant", f"percentiles {percentiles} are both {float(low)}")
     image = ScaleIntensityRangePercentiles(*percentiles, 0.0, 1.0, clip=True)(image)
     placed: Any = ResizeWithPadOrCrop(spatial_size=tuple(shape))(image)
     box = _field_of_view(image.affine, image.shape[1:], placed.affine, shape)

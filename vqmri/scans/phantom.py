@@ -16,7 +16,9 @@ AGES = (20.0, 90.0)
 """Range of the covariate `age` in years; `sex` is F or M."""
 
 _INTENSITY = {"scalp": 0.85, "skull": 0.06, "csf": 0.14, "grey": 0.48, "white": 0.82}
-_RADII = np.array([72.0, 90.0, 78.0])  # outer head: half axes in mm, left-right, back-front, up-down
+_RADII = np.array(
+    [72.0, 90.0, 78.0]
+)  # outer head: half axes in mm, left-right, back-front, up-down
 _EDGE = 1.5  # width of a soft edge in mm
 
 Coordinates = Float[np.ndarray, "3 x y z"]
@@ -67,7 +69,9 @@ def _grid(spacing: float) -> tuple[Coordinates, Float[np.ndarray, "4 4"]]:
 
 def _head(grid: Coordinates, age: float, sex: str, random: np.random.Generator) -> Mask:
     """Noise-free intensities in [0, 1]."""
-    size = random.normal(1.02 if sex == "M" else 0.96, 0.025) * random.normal(1, 0.025, (3, 1, 1, 1))
+    size = random.normal(1.02 if sex == "M" else 0.96, 0.025) * random.normal(
+        1, 0.025, (3, 1, 1, 1)
+    )
     p = np.einsum("ij,jxyz->ixyz", _tilt(random), grid) / size
     contrast = {name: value * random.normal(1, 0.04) for name, value in _INTENSITY.items()}
     atrophy = 3.0 * (age - AGES[0]) / (AGES[1] - AGES[0])

@@ -13,10 +13,10 @@ import torch
 from tqdm import tqdm
 
 from vqmri.codes import CodeStore
+from vqmri.errors import IntegrityError
 from vqmri.evaluation.codebook import perplexity, usage
 from vqmri.evaluation.likelihood import held_out_likelihood, inside
 from vqmri.evaluation.reconstruction import psnr_in_view, ssim_in_view
-from vqmri.errors import IntegrityError
 from vqmri.layout import MADE_BY, Layout
 from vqmri.outputs import Identity, publishing, replace_file
 from vqmri.outputs.manifest import digest
@@ -114,7 +114,7 @@ def _open(folders: dict[str, Path]) -> Opened:
 
 
 def _reconstruction(opened: Opened, reconstructions: np.ndarray) -> Metrics:
-    """Held-out PSNR and SSIM in each scan's field of view, and those of the mean training volume."""
+    """Held-out PSNR and SSIM in each field of view, and those of the mean training volume."""
     held = opened.records(HELD_OUT)
     boxes = [record.box for record in held]
     volumes = opened.volumes.read(held)
@@ -171,7 +171,9 @@ def _prior(opened: Opened) -> Metrics:
 
 def _samples(opened: Opened) -> Metrics:
     drawn = opened.samples.read(range(opened.samples.count))
-    rows = {tuple(int(c) for level in drawn for c in level[i].ravel()) for i in range(len(drawn[0]))}
+    rows = {
+        tuple(int(c) for level in drawn for c in level[i].ravel()) for i in range(len(drawn[0]))
+    }
     return {"samples": float(len(drawn[0])), "unique_samples": float(len(rows))}
 
 

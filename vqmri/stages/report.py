@@ -111,7 +111,9 @@ def _vqvae_curves(history: Sequence[Metrics]) -> bytes:
 
 def _reconstructions(shown: Shown) -> bytes:
     rows = []
-    for volume, reconstruction in zip(shown.volumes[:, 0], shown.reconstructions[:, 0], strict=True):
+    for volume, reconstruction in zip(
+        shown.volumes[:, 0], shown.reconstructions[:, 0], strict=True
+    ):
         difference = np.clip(0.5 + (reconstruction - volume), 0, 1)
         rows.append([strip(volume), strip(reconstruction), strip(difference)])
     return montage(rows, ["held-out scan", "reconstruction", "difference"], shown.labels, scale=3)

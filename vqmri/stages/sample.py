@@ -111,9 +111,7 @@ def _draw(batch: Batch, numbers: Sequence[int]) -> None:
             "Temperature": batch.temperature,
             "VQVAEWeights": generator.about["weights"],
         }
-        bids.write_scan(
-            Path(batch.out), _label(number), volume, generator.about["spacing"], about
-        )
+        bids.write_scan(Path(batch.out), _label(number), volume, generator.about["spacing"], about)
     arrays = [
         level[: len(numbers)].cpu().numpy().astype(code_dtype(size))
         for level, size in zip(codes, generator.prior.num_embeddings, strict=True)

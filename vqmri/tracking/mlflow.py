@@ -83,7 +83,7 @@ class MlflowTracker:
 
 @contextmanager
 def tracked(stage: str, root: Path) -> Iterator[MlflowTracker | NullTracker]:
-    """A tracker with a run of the stage's name; without a reachable server, one that does nothing."""
+    """A tracker with a run of the stage's name, or one that does nothing if no server answers."""
     try:
         connect(root)
         run = mlflow.start_run(run_name=stage)

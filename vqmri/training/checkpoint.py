@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def save_checkpoint(
     data = save(tensors, {"step": str(step), "history": json.dumps(history)})
     replace_file(folder / f"step-{step:08d}-{hashlib.sha256(data).hexdigest()}.safetensors", data)
     for old in _newest_first(folder)[KEPT:]:
-        os.unlink(old)
+        old.unlink()
 
 
 def load_checkpoint(

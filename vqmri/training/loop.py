@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
@@ -77,7 +78,7 @@ def _epoch(
     rate: Callable[[int], float],
     steps: range,
     seed: int,
-    bar: "tqdm[None]",
+    bar: "tqdm[Any]",
 ) -> Row:
     """Train over some steps; the mean of each term."""
     task.model.train()
@@ -89,7 +90,7 @@ def _epoch(
         terms = task.terms(step)
         if not torch.isfinite(terms["loss"]):
             raise DivergedError(
-                f"{task.name}: the loss is {float(terms['loss'])} at step {step}, in a batch of "
+                f"{task.name}: the loss is {float(terms['loss'].detach())} at step {step}, in a batch of "
                 f"subjects {task.subjects(step)}. The last good checkpoint is kept. Lower the "
                 "learning rate in params.yaml."
             )
@@ -98,6 +99,6 @@ def _epoch(
         torch.nn.utils.clip_grad_norm_(task.model.parameters(), MAX_GRADIENT_NORM)
         optimiser.step()
         for key, value in terms.items():
-            sums[key] = sums.get(key, 0.0) + float(value)
+            sums[key] = sums.get(key, 0.0) + float(value.detach())
         bar.update()
     return {key: value / len(steps) for key, value in sums.items()}

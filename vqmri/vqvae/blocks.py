@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqmri.convolution import convolution
 from vqmri.shapes import Features
 
-_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 GROUPS = 8
 
 
-def convolution(spatial_dims: int, in_channels: int, out_channels: int, kernel: int = 3) -> nn.Module:
+def same(spatial_dims: int, in_channels: int, out_channels: int, kernel: int = 3) -> nn.Module:
     """A convolution that keeps the grid's size (`kernel` is odd)."""
-    return _CONVOLUTIONS[spatial_dims](in_channels, out_channels, kernel, padding=kernel // 2)
+    return convolution(spatial_dims, in_channels, out_channels, kernel, padding=kernel // 2)
 
 
-def space_to_depth(x: Features) -> Features:
+def space_to_depth(x: Features) -> Float[Tensor, "batch deep *coarse"]:
     """Move each 2×2(×2) block of positions into channels: (b, c, *n) to (b, c·2^d, *(n/2))."""
     dims = x.ndim - 2
     batch, channel, *space = x.shape
@@ -26,7 +27,7 @@ def space_to_depth(x: Features) -> Features:
     return x.reshape(batch, channel * 2**dims, *(n // 2 for n in space))
 
 
-def depth_to_space(x: Features) -> Features:
+def depth_to_space(x: Features) -> Float[Tensor, "batch shallow *fine"]:
     """Undo `space_to_depth`: (b, c·2^d, *n) to (b, c, *(2n)).
 
     Sub-pixel upsampling leaves no checkerboard, as transposed convolutions do.
@@ -47,7 +48,7 @@ class ResidualBlock(nn.Module):
         layers: list[nn.Module] = []
         for _ in range(2):
             layers += [nn.GroupNorm(GROUPS, channels), nn.SiLU()]
-            layers += [convolution(spatial_dims, channels, channels)]
+            layers += [same(spatial_dims, channels, channels)]
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Features) -> Features:
@@ -63,7 +64,7 @@ class Down(nn.Module):
 
     def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = convolution(spatial_dims, in_channels * 2**spatial_dims, out_channels, 1)
+        self.conv = same(spatial_dims, in_channels * 2**spatial_dims, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(space_to_depth(x))
@@ -76,11 +77,12 @@ class Up(nn.Module):
         self, spatial_dims: int, in_channels: int, out_channels: int, kernel: int = 1
     ) -> None:
         super().__init__()
-        self.conv = convolution(spatial_dims, in_channels, out_channels * 2**spatial_dims, kernel)
+        self.conv = same(spatial_dims, in_channels, out_channels * 2**spatial_dims, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
         return depth_to_space(self.conv(x))
 
 
 def residual_blocks(spatial_dims: int, channels: int, number: int) -> Sequence[nn.Module]:
+    """`number` blocks of one width, for a Sequential."""
     return [ResidualBlock(spatial_dims, channels) for _ in range(number)]

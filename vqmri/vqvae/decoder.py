@@ -1,12 +1,13 @@
 """Quantized latents to volume, from the top level down."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from vqmri.shapes import Features
-from vqmri.vqvae.blocks import Up, convolution, residual_blocks
+from vqmri.vqvae.blocks import Up, residual_blocks, same
 
 
 class LevelDecoder(nn.Module):
@@ -28,9 +29,9 @@ class LevelDecoder(nn.Module):
     ) -> None:
         super().__init__()
         joined = embedding_dim + (widths[0] if from_above else 0)
-        layers: list[nn.Module] = [convolution(spatial_dims, joined, widths[0])]
+        layers: list[nn.Module] = [same(spatial_dims, joined, widths[0])]
         layers += residual_blocks(spatial_dims, widths[0], num_res_blocks)
-        for index, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for index, (before, after) in enumerate(pairwise(widths)):
             last = finest and index == len(widths) - 2
             layers.append(Up(spatial_dims, before, after, kernel=3 if last else 1))
             if not last:

@@ -1,6 +1,7 @@
 """Volume to features, one set per scale."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ class Encoder(nn.Module):
                 Down(spatial_dims, before, after),
                 *residual_blocks(spatial_dims, after, num_res_blocks),
             )
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            for before, after in pairwise(widths)
         )
 
     def forward(self, volumes: Volumes) -> list[Tensor]:

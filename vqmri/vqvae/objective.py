@@ -17,9 +17,10 @@ class Terms(NamedTuple):
 
 
 def objective(reconstruction: Reconstruction, volumes: Volumes) -> Terms:
-    """Mean squared error over all voxels plus the quantizers' terms (van den Oord et al. 2017, eq. 3).
+    """Mean squared error over all voxels plus the quantizers' terms.
 
-    The prior is uniform while this is trained, so the KL term is the constant log K and left out.
+    van den Oord et al. 2017, eq. 3. The prior is uniform while this is trained, so the KL term
+    is the constant log K and left out.
     """
     mse = (reconstruction.volumes.float() - volumes).square().mean()
     return Terms(mse + reconstruction.quantizer_loss, mse, reconstruction.quantizer_loss)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vqmri.quantizers import EMAQuantizer, Quantizer
 from vqmri.shapes import Volumes
-from vqmri.vqvae.blocks import convolution
+from vqmri.vqvae.blocks import same
 from vqmri.vqvae.decoder import LevelDecoder
 from vqmri.vqvae.encoder import Encoder
 
@@ -55,7 +55,7 @@ class VQVAE(nn.Module):
         self.encoder = Encoder(spatial_dims, in_channels, channels, num_res_blocks)
         top = len(downsamplings) - 1
         self.to_latents = nn.ModuleList(
-            convolution(spatial_dims, channels[s] * (1 if level == top else 2), embedding_dim, 1)
+            same(spatial_dims, channels[s] * (1 if level == top else 2), embedding_dim, 1)
             for level, s in enumerate(self.scales)
         )
         self.quantizers = nn.ModuleList(

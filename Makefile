@@ -1,0 +1,37 @@
+# make demo · make test · make check · make test-services
+# TORCH_INDEX: an index of PyTorch's wheels to prefer, for example its CPU-only or a CUDA one.
+PYTHON ?= python3.11
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(abspath $(BIN)):$(PATH)
+export DO_NOT_TRACK := 1
+
+.PHONY: demo test test-services test-long check clean
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(BIN)/.installed
+	python -m flows.pipeline
+
+test: $(BIN)/.installed
+	python -m pytest -m "not services and not long"
+
+test-services: $(BIN)/.installed
+	python -m pytest -m "services and not long"
+
+test-long: $(BIN)/.installed
+	python -m pytest -m long
+
+check: $(BIN)/.installed
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+clean:
+	vqmri clean

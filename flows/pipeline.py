@@ -1,0 +1,60 @@
+"""All stages in the order of the data flow. A stage that DVC calls unchanged is skipped.
+
+`python -m flows.pipeline` runs it here, on Prefect's temporary server if none is configured.
+After it `dvc repro` has nothing to do, and after `dvc repro` it has nothing to do.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+
+from flows.encode import encode
+from flows.evaluate import evaluate
+from flows.ingest import ingest
+from flows.record import is_unchanged, record
+from flows.sample import sample
+from flows.train_prior import train_prior
+from flows.train_vqvae import train_vqvae
+from vqmri.errors import VqmriError
+from vqmri.layout import Layout
+from vqmri.params import PARAMS, Params
+from vqmri.stages.report import REPORT
+
+STAGE_FLOWS = (ingest, train_vqvae, encode, train_prior, sample, evaluate)
+
+
+@flow(name="pipeline")
+def pipeline() -> dict[str, str]:
+    """Run what has changed; returns for each stage whether it "ran" or was "unchanged"."""
+    logger = get_run_logger()
+    done = {}
+    for stage in STAGE_FLOWS:
+        params = Params.load(Path(PARAMS))
+        if is_unchanged(stage.name):
+            logger.info("%s is unchanged", stage.name)
+            done[stage.name] = "unchanged"
+            continue
+        stage()
+        record(stage.name, params)
+        done[stage.name] = "ran"
+    return done
+
+
+def main() -> None:
+    """Run the pipeline and say where its results lie."""
+    try:
+        pipeline()
+    except VqmriError as error:
+        print(f"vqmri: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    data = Layout(Path.cwd())
+    print(f"\nsynthetic scans  {data.output('samples')}")
+    print(f"report           {data.output('report') / REPORT}")
+    print(f"figures          {data.metrics}")
+
+
+if __name__ == "__main__":
+    logging.captureWarnings(True)
+    main()

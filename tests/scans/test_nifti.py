@@ -1,0 +1,458 @@
+import gzip
+import hashlib
+import random
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from vqmri.errors import InputError
+from vqmri.scans import nifti
+from vqmri.scans.check import Refused
+from vqmri.scans.volume import Candidate, Volume
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "nasty"
+SYNTHETIC = sorted(path for path in (SHARED / "synthetic").glob("*") if path.is_file())
+OTHERS = sorted(
+    path
+    for room in ("nibabel", "niivue", "hippo_mismatch")
+    for path in (SHARED / room).rglob("*")
+    if path.name.endswith(nifti.SUFFIXES) and path.stat().st_size < 2**20
+)
+
+AFFINE = np.array([[-2.0, 0, 0, 9], [0, 1.5, 0, -20], [0, 0, 3, 4], [0, 0, 0, 1]])
+SHAPE = (5, 6, 7)
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+MEGABYTE = 2**20
+
+
+def voxels(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
+
+
+def nifti_header(
+    shape: tuple[int, ...] = SHAPE,
+    dtype: Any = np.float32,
+    *,
+    second: bool = False,
+    endian: str = "<",
+) -> Any:
+    header: Any = (nib.Nifti2Header if second else nib.Nifti1Header)(endianness=endian)
+    header.set_data_dtype(dtype)
+    header.set_data_shape(shape)
+    header.set_sform(AFFINE, code=1)
+    header["vox_offset"] = header.single_vox_offset
+    header["magic"] = header.single_magic
+    return header
+
+
+def in_bytes(header: Any, data: np.ndarray | bytes) -> bytes:
+    """A file of this header and these voxels, whether or not they belong together."""
+    if isinstance(data, np.ndarray):
+        data = data.astype(header.get_data_dtype()).tobytes(order="F")
+    return bytes(header.binaryblock) + bytes(4) + data
+
+
+def scan_bytes(data: np.ndarray, **options: Any) -> bytes:
+    return in_bytes(nifti_header(data.shape, **options), data)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(Refused) as caught:
+        nifti.read(path)
+    return caught.value.code
+
+
+def refusal_of(tmp_path: Path, data: bytes, name: str = "scan.nii") -> str:
+    path = tmp_path / name
+    path.write_bytes(data)
+    return refusal(path)
+
+
+@contextmanager
+def little_memory(megabytes: int) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < megabytes * MEGABYTE
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("second", [False, True], ids=["nifti1", "nifti2"])
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("shape", [SHAPE, (*SHAPE, 1)])
+def test_good_files_are_read(
+    tmp_path: Path, suffix: str, second: bool, endian: str, shape: tuple[int, ...]
+) -> None:
+    data = voxels(shape)
+    raw = scan_bytes(data, second=second, endian=endian)
+    raw = gzip.compress(raw) if suffix == ".nii.gz" else raw
+    path = tmp_path / f"scan{suffix}"
+    path.write_bytes(raw)
+    volume, sha256 = nifti.read(path)
+    assert volume.data.dtype == np.float32
+    assert np.array_equal(volume.data, data.reshape(1, *SHAPE))
+    assert np.array_equal(volume.affine, AFFINE)
+    assert sha256 == hashlib.sha256(raw).hexdigest()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float64"])
+def test_voxels_of_every_type_are_scaled_as_the_header_says(tmp_path: Path, dtype: str) -> None:
+    data = np.arange(210).reshape(SHAPE)
+    header = nifti_header(dtype=dtype)
+    header["scl_slope"], header["scl_inter"] = 0.5, -3
+    (tmp_path / "scan.nii").write_bytes(in_bytes(header, data))
+    volume, _ = nifti.read(tmp_path / "scan.nii")
+    assert np.array_equal(volume.data[0], data * 0.5 - 3)
+
+
+def test_the_qform_is_used_when_there_is_no_sform(tmp_path: Path) -> None:
+    header = nifti_header()
+    header.set_sform(None, code=0)
+    header.set_qform(AFFINE, code=1)
+    (tmp_path / "scan.nii").write_bytes(in_bytes(header, voxels()))
+    volume, _ = nifti.read(tmp_path / "scan.nii")
+    assert np.allclose(volume.affine, AFFINE, atol=1e-5)
+
+
+def test_a_small_scan_that_is_nearly_empty_is_read(tmp_path: Path) -> None:
+    """It compresses about as far as a bomb does; its size is what tells them apart."""
+    data = np.zeros((100, 100, 100), dtype=np.float32)
+    data[50, 50, 50] = 1
+    raw = gzip.compress(scan_bytes(data))
+    assert len(raw) * 500 < data.nbytes
+    (tmp_path / "scan.nii.gz").write_bytes(raw)
+    assert nifti.read(tmp_path / "scan.nii.gz")[0].data.sum() == 1
+
+
+def with_value(value: float) -> np.ndarray:
+    data = voxels()
+    data[1, 2, 3] = value
+    return data
+
+
+def without_affine() -> bytes:
+    header = nifti_header()
+    header.set_sform(AFFINE, code=0)
+    header.set_qform(AFFINE, code=0)
+    return in_bytes(header, voxels())
+
+
+def with_affine(affine: np.ndarray) -> bytes:
+    header = nifti_header()
+    header.set_sform(affine, code=1)
+    return in_bytes(header, voxels())
+
+
+def with_bytes(position: int, value: bytes) -> bytes:
+    """A good file with some bytes of its header overwritten."""
+    raw = bytearray(scan_bytes(voxels()))
+    raw[position : position + len(value)] = value
+    return bytes(raw)
+
+
+BAD: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "unreadable"),
+    "text": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n" * 20, "unreadable"),
+    "header alone": (bytes(nifti_header().binaryblock), "unreadable"),
+    "half a header": (scan_bytes(voxels())[:200], "unreadable"),
+    "truncated": (scan_bytes(voxels())[:-1], "unreadable"),
+    "4D": (scan_bytes(voxels((*SHAPE, 2))), "not-3d"),
+    "2D": (scan_bytes(voxels((5, 6))), "not-3d"),
+    "one slice": (scan_bytes(voxels((5, 6, 1))), "not-3d"),
+    "complex": (scan_bytes(voxels(), dtype=np.complex64), "not-real"),
+    "RGB": (in_bytes(nifti_header(dtype=RGB), bytes(3 * 210)), "not-real"),
+    "NaN": (scan_bytes(with_value(np.nan)), "not-finite"),
+    "infinite": (scan_bytes(with_value(np.inf)), "not-finite"),
+    "beyond float32": (
+        scan_bytes(voxels().astype(np.float64) * 1e300, dtype=np.float64),
+        "not-finite",
+    ),
+    "constant": (scan_bytes(np.full(SHAPE, 3.0)), "constant"),
+    "no affine": (without_affine(), "no-affine"),
+    "singular": (with_affine(np.diag([1.0, 1.0, 0.0, 1.0])), "bad-affine"),
+    "affine not finite": (with_affine(np.diag([1.0, np.inf, 1.0, 1.0])), "bad-affine"),
+    # Faults that nibabel meets with KeyError and OverflowError.
+    "no such type": (with_bytes(70, b"\x66\x66"), "unreadable"),
+    "offset infinite": (with_bytes(108, np.float32(np.inf).tobytes()), "unreadable"),
+    "offset beyond the file": (with_bytes(108, np.float32(1e30).tobytes()), "unreadable"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_refused(tmp_path: Path, name: str, suffix: str) -> None:
+    data, code = BAD[name]
+    data = gzip.compress(data) if suffix == ".nii.gz" else data
+    assert refusal_of(tmp_path, data, f"scan{suffix}") == code
+
+
+def test_a_gzip_that_ends_early_is_refused(tmp_path: Path) -> None:
+    raw = gzip.compress(scan_bytes(voxels()))
+    for length in (0, 1, 9, 11, 100, len(raw) // 2, len(raw) - 9, len(raw) - 8, len(raw) - 1):
+        assert refusal_of(tmp_path, raw[:length], "scan.nii.gz") == "unreadable"
+
+
+@pytest.mark.parametrize("position", range(-8, 0))
+def test_a_wrong_checksum_or_length_in_the_gzip_is_refused(tmp_path: Path, position: int) -> None:
+    raw = bytearray(gzip.compress(scan_bytes(voxels())))
+    raw[position] ^= 1
+    assert refusal_of(tmp_path, bytes(raw), "scan.nii.gz") == "unreadable"
+
+
+def test_a_flipped_bit_in_the_gzip_is_never_silent(tmp_path: Path) -> None:
+    whole = gzip.compress(scan_bytes(voxels()))
+    # The first ten bytes are gzip's own header, whose time and system mean nothing to a scan.
+    for position in random.Random(0).sample(range(10, len(whole)), 100):
+        raw = bytearray(whole)
+        raw[position] ^= 1 << position % 8
+        assert refusal_of(tmp_path, bytes(raw), "scan.nii.gz") == "unreadable"
+
+
+def test_what_is_no_gzip_but_named_so_is_refused(tmp_path: Path) -> None:
+    assert refusal_of(tmp_path, scan_bytes(voxels()), "scan.nii.gz") == "unreadable"
+
+
+def test_a_gzip_that_is_not_named_so_is_refused(tmp_path: Path) -> None:
+    assert refusal_of(tmp_path, gzip.compress(scan_bytes(voxels())), "scan.nii") == "unreadable"
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "code"),
+    [
+        ((32767, 32767, 32767), np.uint8, "too-large"),
+        ((32767, 32767, 32767), np.float64, "too-large"),
+        ((1100, 1100, 1100), np.uint8, "unreadable"),
+        ((800, 800, 800), np.float64, "unreadable"),
+    ],
+)
+def test_a_small_file_that_promises_much_allocates_little(
+    tmp_path: Path, suffix: str, shape: tuple[int, ...], dtype: Any, code: str
+) -> None:
+    data = in_bytes(nifti_header(shape, dtype), bytes(1000))
+    data = gzip.compress(data) if suffix == ".nii.gz" else data
+    with little_memory(2):
+        assert refusal_of(tmp_path, data, f"scan{suffix}") == code
+
+
+def bomb(header: Any, megabytes: int) -> bytes:
+    """A gzip of a header and many zeros, made without holding them."""
+    packer = zlib.compressobj(1, wbits=31)
+    zeros = bytes(MEGABYTE)
+    parts = [packer.compress(bytes(header.binaryblock) + bytes(4))]
+    parts += [packer.compress(zeros) for _ in range(megabytes)]
+    return b"".join([*parts, packer.flush()])
+
+
+def test_a_bomb_behind_a_small_header_is_not_unpacked(tmp_path: Path) -> None:
+    raw = bomb(nifti_header(), 256)
+    assert len(raw) < 2 * MEGABYTE
+    with little_memory(16):
+        assert refusal_of(tmp_path, raw, "scan.nii.gz") == "unreadable"
+    # The same of its first tenth: the end, and that there is none, was never reached.
+    (tmp_path / "cut.nii.gz").write_bytes(raw[: len(raw) // 10])
+    with pytest.raises(Refused, match="more in the file than its header says"):
+        nifti.read(tmp_path / "cut.nii.gz")
+
+
+def test_a_bomb_behind_an_honest_header_is_not_unpacked(tmp_path: Path) -> None:
+    header = nifti_header((512, 512, 256), np.uint16)
+    packer = zlib.compressobj(9, wbits=31)
+    zeros = bytes(MEGABYTE)
+    parts = [packer.compress(bytes(header.binaryblock) + bytes(4))]
+    parts += [packer.compress(zeros) for _ in range(128)]
+    raw = b"".join([*parts, packer.flush()])
+    with little_memory(2):
+        assert refusal_of(tmp_path, raw, "scan.nii.gz") == "unreadable"
+
+
+def test_any_damage_to_a_header_is_refused_or_harmless(tmp_path: Path) -> None:
+    """Whatever its header says, a file gives a volume or a refusal; nothing ends the run."""
+    whole = scan_bytes(voxels())
+    chance = random.Random(0)
+    path = tmp_path / "scan.nii"
+    codes = set()
+    for _ in range(400):
+        raw = bytearray(whole)
+        for _ in range(chance.choice([1, 2, 4])):
+            raw[chance.randrange(348)] = chance.choice([0, 127, 128, 255, chance.randrange(256)])
+        path.write_bytes(raw)
+        try:
+            volume, _ = nifti.read(path)
+        except Refused as refused:
+            codes.add(refused.code)
+        else:
+            assert np.isfinite(volume.data).all()
+            assert np.isfinite(volume.affine).all()
+    assert {"unreadable", "not-3d"} <= codes
+
+
+@pytest.mark.skipif(not SYNTHETIC, reason="the shared data are not here")
+@pytest.mark.parametrize("path", SYNTHETIC, ids=lambda path: path.name)
+def test_damaged_files_of_the_shared_data_are_refused(path: Path) -> None:
+    assert refusal(path) == "unreadable"
+
+
+@pytest.mark.skipif(not OTHERS, reason="the shared data are not here")
+def test_odd_files_of_the_shared_data_give_a_volume_or_a_refusal() -> None:
+    read, refused = 0, 0
+    for path in OTHERS:
+        try:
+            volume, _ = nifti.read(path)
+        except Refused:
+            refused += 1
+        else:
+            assert volume.data.ndim == 4
+            read += 1
+    assert read > 0
+    assert refused > 0
+
+
+def find(raw: Path, **options: Any) -> list[Candidate]:
+    defaults: dict[str, Any] = {
+        "images": "images/*",
+        "labels": None,
+        "table": None,
+        "file_column": "file",
+        "subject_column": "subject",
+        "covariates": [],
+    }
+    return nifti.find(raw, **defaults | options)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Three scans, two label maps, and things that are no scans; find() opens none of them."""
+    for name in ("images/b.nii.gz", "images/a.nii", "images/c.nii.gz", "images/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("labels/b.nii.gz", "labels/a.nii", "labels/d.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def write_table(raw: Path, *rows: str, name: str = "scans.tsv") -> None:
+    (raw / name).write_text("".join(f"{row}\n" for row in rows))
+
+
+def test_find_sorts_what_the_glob_matches(raw: Path) -> None:
+    found = find(raw)
+    assert [c.source for c in found] == ["images/a.nii", "images/b.nii.gz", "images/c.nii.gz"]
+    assert [c.subject for c in found] == ["a", "b", "c"]
+    assert [c.source for c in find(raw, images="images/b*")] == ["images/b.nii.gz"]
+    assert all(c.label is None and c.covariates == {} for c in found)
+
+
+@pytest.mark.parametrize("images", ["images/x*", "images/notes.txt", "absent/*"])
+def test_find_of_nothing_is_an_error(raw: Path, images: str) -> None:
+    with pytest.raises(InputError, match="no NIfTI file matches"):
+        find(raw, images=images)
+
+
+def test_find_pairs_labels_by_name(raw: Path) -> None:
+    assert [c.label for c in find(raw, labels="labels/*")] == [
+        "labels/a.nii",
+        "labels/b.nii.gz",
+        "",
+    ]
+
+
+def test_find_reads_the_table(raw: Path) -> None:
+    write_table(
+        raw,
+        "file\tsubject\tage\tgroup\tsite",
+        "c.nii.gz\tp2\t30\tdepr\t1",
+        "a.nii\tp1\t20.5\tcontrol\t2",
+        "b.nii.gz\tp1\tn/a\t \t3",
+        "other.nii.gz\tp3\t50\tcontrol\t4",
+    )
+    found = find(raw, table="scans.tsv", covariates=["age", "group"])
+    assert [c.subject for c in found] == ["p1", "p1", "p2"]
+    assert [c.covariates for c in found] == [
+        {"age": 20.5, "group": "control"},
+        {"age": None, "group": None},
+        {"age": 30.0, "group": "depr"},
+    ]
+
+
+def test_find_reads_a_table_with_commas_and_a_byte_order_mark(raw: Path) -> None:
+    text = "\ufeffname,person\r\n" + "".join(
+        f"{n},p\r\n" for n in ("a.nii", "b.nii.gz", "c.nii.gz")
+    )
+    (raw / "scans.csv").write_text(text, encoding="utf-8", newline="")
+    found = find(raw, table="scans.csv", file_column="name", subject_column="person")
+    assert [c.subject for c in found] == ["p", "p", "p"]
+
+
+def test_find_takes_a_row_that_ends_early_as_missing_values(raw: Path) -> None:
+    write_table(raw, "file\tsubject\tage", "a.nii\tp1", "b.nii.gz\tp1\t2", "c.nii.gz\tp2\t3")
+    assert find(raw, table="scans.tsv", covariates=["age"])[0].covariates == {"age": None}
+
+
+@pytest.mark.parametrize("column", ["file", "subject", "age"])
+def test_find_names_the_column_that_the_table_lacks(raw: Path, column: str) -> None:
+    columns = [name for name in ("file", "subject", "age") if name != column]
+    write_table(raw, "\t".join(columns), "a.nii\tp1")
+    with pytest.raises(InputError, match=f"has no column '{column}'"):
+        find(raw, table="scans.tsv", covariates=["age"])
+
+
+def test_find_names_the_scan_that_the_table_lacks(raw: Path) -> None:
+    write_table(raw, "file\tsubject", "a.nii\tp1", "b.nii.gz\tp1")
+    with pytest.raises(InputError, match=r"no row with 'c\.nii\.gz' in its column 'file'"):
+        find(raw, table="scans.tsv")
+
+
+def test_find_names_a_table_that_is_missing(raw: Path) -> None:
+    with pytest.raises(InputError, match=r"scans\.tsv is missing"):
+        find(raw, table="scans.tsv")
+
+
+VOLUME = Volume(np.zeros((1, *SHAPE), dtype=np.float32), AFFINE)
+
+
+def label_refusal(path: Path) -> str:
+    with pytest.raises(Refused) as caught:
+        nifti.check_label(path, VOLUME)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (*SHAPE, 1)])
+def test_a_label_map_on_the_grid_of_its_scan_passes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    (tmp_path / "label.nii.gz").write_bytes(gzip.compress(scan_bytes(voxels(shape), dtype="u1")))
+    nifti.check_label(tmp_path / "label.nii.gz", VOLUME)
+
+
+def test_a_missing_label_map_is_refused(tmp_path: Path) -> None:
+    assert label_refusal(tmp_path / "absent.nii.gz") == "label-missing"
+    # find() gives "" for a scan without one, which then is the raw folder.
+    assert label_refusal(tmp_path / "") == "label-missing"
+
+
+def test_a_label_map_of_another_shape_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "label.nii").write_bytes(scan_bytes(voxels((5, 7, 6)), dtype="u1"))
+    assert label_refusal(tmp_path / "label.nii") == "label-mismatch"
+
+
+def test_a_label_map_in_another_place_is_refused(tmp_path: Path) -> None:
+    header = nifti_header(dtype="u1")
+    header.set_sform(AFFINE @ np.diag([-1, 1, 1, 1]), code=1)
+    (tmp_path / "label.nii").write_bytes(in_bytes(header, voxels()))
+    assert label_refusal(tmp_path / "label.nii") == "label-mismatch"
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", scan_bytes(voxels()), gzip.compress(b"junk")])
+def test_a_damaged_label_map_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "label.nii.gz").write_bytes(data)
+    assert label_refusal(tmp_path / "label.nii.gz") == "unreadable"

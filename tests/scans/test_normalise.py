@@ -1,0 +1,177 @@
+from itertools import permutations, product
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from vqmri.scans.check import Refused
+from vqmri.scans.normalise import normalise
+from vqmri.scans.volume import Volume, crop
+
+SHAPE = (7, 8, 9)
+LANDMARKS = {(1, 2, 6): 100.0, (5, 2, 3): 200.0, (2, 6, 7): 300.0}
+"""Voxels of the RAS volume that no rotation or reflection takes into each other."""
+
+# The direction of each axis of a scan: 6 permutations times 8 reflections.
+ORIENTATIONS = [
+    np.array([[axis, sign] for axis, sign in zip(axes, signs, strict=True)])
+    for axes, signs in product(permutations(range(3)), product((1, -1), repeat=3))
+]
+
+
+def scan_of(data: np.ndarray, affine: np.ndarray) -> Volume:
+    return Volume(data[None].astype(np.float32), affine.astype(np.float64))
+
+
+def affine_of(spacing: tuple[float, float, float]) -> np.ndarray:
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = [-11, 5, 23]
+    return affine
+
+
+def landmark_scan(spacing: float) -> Volume:
+    data = np.zeros(SHAPE)
+    for voxel, value in LANDMARKS.items():
+        data[voxel] = value
+    return scan_of(data, affine_of((spacing,) * 3))
+
+
+def turned(volume: Volume, orientation: np.ndarray) -> Volume:
+    """The same scan with its axes permuted and flipped."""
+    data = nib.orientations.apply_orientation(volume.data[0], orientation)
+    change = nib.orientations.inv_ornt_aff(orientation, volume.data.shape[1:])
+    return scan_of(np.ascontiguousarray(data), volume.affine @ change)
+
+
+def world(volume: Volume, voxel: np.ndarray) -> np.ndarray:
+    return volume.affine[:3, :3] @ voxel + volume.affine[:3, 3]
+
+
+def centre_of_mass(volume: Volume) -> np.ndarray:
+    """In mm, of the intensities."""
+    data = volume.data[0].astype(np.float64)
+    mean = np.array([(grid * data).sum() for grid in np.indices(data.shape)]) / data.sum()
+    return world(volume, mean)
+
+
+def blob(affine: np.ndarray) -> Volume:
+    """A smooth spot, off the centre of its volume."""
+    x, y, z = np.indices((16, 20, 18))
+    square = (x - 6) ** 2 + (y - 12) ** 2 + (z - 8) ** 2
+    return scan_of(1000 * np.exp(-square / 8), affine)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS, ids=lambda o: "".join(map(str, o.ravel())))
+def test_landmarks_of_any_orientation_keep_their_place(orientation: np.ndarray) -> None:
+    spacing = 2.0
+    upright = landmark_scan(spacing)
+    scan = turned(upright, orientation)
+    volume, box = normalise(
+        scan, spacing=(spacing,) * 3, shape=(10, 11, 12), percentiles=(0.0, 100.0)
+    )
+    assert nib.aff2axcodes(volume.affine) == ("R", "A", "S")
+    for voxel, value in LANDMARKS.items():
+        found = np.argwhere(np.isclose(volume.data[0], value / 300, atol=1e-4))
+        assert len(found) == 1
+        distance = np.linalg.norm(world(volume, found[0]) - world(upright, np.array(voxel)))
+        assert distance < spacing / 2
+    assert np.allclose(volume.data[0][crop(box)], upright.data[0] / 300, atol=1e-4)
+
+
+def test_the_orientations_are_all_48() -> None:
+    scans = [turned(landmark_scan(2.0), orientation) for orientation in ORIENTATIONS]
+    assert len({nib.aff2axcodes(scan.affine) for scan in scans}) == 48
+    # The landmarks themselves lie where they lay, so that the test above tests the library.
+    for scan in scans:
+        brightest = np.argwhere(scan.data[0] == 300)[0]
+        assert np.allclose(world(scan, brightest), world(landmark_scan(2.0), np.array([2, 6, 7])))
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 1.5, 2.5), (0.7, 1.0, 1.3)])
+@pytest.mark.parametrize("source", [(1.0, 1.0, 1.0), (0.8, 1.2, 1.5)])
+def test_resampling_keeps_the_place_and_gives_the_spacing(
+    spacing: tuple[float, float, float], source: tuple[float, float, float]
+) -> None:
+    scan = blob(affine_of(source) @ np.diag([-1.0, 1, -1, 1]))
+    volume, _ = normalise(scan, spacing=spacing, shape=(40, 40, 40), percentiles=(0.0, 100.0))
+    assert volume.spacing == pytest.approx(spacing)
+    assert volume.data.shape == (1, 40, 40, 40)
+    assert np.linalg.norm(centre_of_mass(volume) - centre_of_mass(scan)) < min(spacing) / 2
+
+
+def test_an_oblique_scan_keeps_its_place() -> None:
+    angle = np.radians(20)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    scan = blob(turn @ affine_of((1.0, 1.0, 1.0)) @ np.diag([-1.0, 1, 1, 1]))
+    volume, _ = normalise(
+        scan, spacing=(1.5, 1.5, 1.5), shape=(32, 32, 32), percentiles=(0.0, 100.0)
+    )
+    assert volume.spacing == pytest.approx((1.5, 1.5, 1.5))
+    assert np.linalg.norm(centre_of_mass(volume) - centre_of_mass(scan)) < 0.75
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (7, 8, 9),  # as it is
+        (10, 12, 14),  # padded, by odd and even numbers
+        (11, 11, 12),
+        (4, 5, 6),  # cropped
+        (5, 6, 3),
+        (4, 12, 9),  # cropped, padded, left
+        (12, 3, 15),
+    ],
+)
+def test_the_field_of_view_is_what_the_scan_covers(shape: tuple[int, int, int]) -> None:
+    data = np.arange(1.0, 1 + np.prod(SHAPE)).reshape(SHAPE)
+    data[0, 0, 0] = 0  # so that 0 stays 0, and every other voxel is positive
+    scan = scan_of(data, affine_of((2.0, 2.0, 2.0)))
+    volume, box = normalise(scan, spacing=(2.0,) * 3, shape=shape, percentiles=(0.0, 100.0))
+    assert volume.data.shape == (1, *shape)
+    for (start, stop), before, after in zip(box, SHAPE, shape, strict=True):
+        assert 0 <= start < stop <= after
+        assert stop - start == min(before, after)
+    inside = volume.data[0][crop(box)]
+    padding = np.ones(shape, dtype=bool)
+    padding[crop(box)] = False
+    assert np.all(volume.data[0][padding] == 0)
+    # Each voxel of the box is the voxel of the scan that has the same place in the world.
+    first = np.array([start for start, _ in box])
+    origin = np.linalg.solve(scan.affine, [*world(volume, first), 1.0])[:3]
+    corner = np.rint(origin).astype(int)
+    assert np.allclose(origin, corner, atol=1e-4)
+    part = tuple(slice(c, c + n) for c, n in zip(corner, inside.shape, strict=True))
+    assert np.allclose(inside, data[part] / data.max(), atol=1e-5)
+
+
+def test_percentiles_become_0_and_1() -> None:
+    data = np.random.default_rng(0).permutation(np.linspace(-500, 3000, 1000)).reshape(10, 10, 10)
+    scan = scan_of(data, np.eye(4))
+    whole, _ = normalise(scan, spacing=(1.0,) * 3, shape=(10,) * 3, percentiles=(0.0, 100.0))
+    assert np.allclose(whole.data[0], (data + 500) / 3500, atol=1e-5)
+    part, _ = normalise(scan, spacing=(1.0,) * 3, shape=(10,) * 3, percentiles=(5.0, 90.0))
+    assert part.data.min() == 0
+    assert part.data.max() == 1
+    assert (part.data == 0).mean() == pytest.approx(0.05, abs=0.002)
+    assert (part.data == 1).mean() == pytest.approx(0.10, abs=0.002)
+    assert part.data.dtype == np.float32
+
+
+def test_intensities_of_any_scale_become_the_same() -> None:
+    data = np.random.default_rng(0).gamma(2, 50, (6, 6, 6))
+    options = {"spacing": (1.0,) * 3, "shape": (6, 6, 6), "percentiles": (1.0, 99.0)}
+    small, _ = normalise(scan_of(data, np.eye(4)), **options)  # type: ignore[arg-type]
+    large, _ = normalise(scan_of(data * 1e4, np.eye(4)), **options)  # type: ignore[arg-type]
+    assert np.allclose(small.data, large.data, atol=1e-5)
+
+
+def test_a_scan_whose_percentiles_are_one_value_is_refused() -> None:
+    """There is no scale from one value; a division by it would pass on raw intensities."""
+    data = np.zeros((10, 10, 10))
+    data[5, 5, 5] = 900
+    with pytest.raises(Refused) as caught:
+        normalise(
+            scan_of(data, np.eye(4)), spacing=(1.0,) * 3, shape=(8, 8, 8), percentiles=(0.5, 99.5)
+        )
+    assert caught.value.code == "constant"

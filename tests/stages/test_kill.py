@@ -1,0 +1,135 @@
+"""SIGKILL in the middle of every stage: the output is the old one or absent, and a rerun is whole.
+
+The children are forked from a server that has imported everything, so that what is killed is the
+stage and not the start of Python.
+"""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from importlib import import_module
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import tiny_values
+from vqmri.layout import MADE_BY, Layout
+from vqmri.outputs import verify
+from vqmri.params import Params
+from vqmri.stages import STAGES
+
+OUTPUT_OF = {stage: output for output, stage in MADE_BY.items()}
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload(["tests.stages.child"])
+
+
+def start(stage: str, root: Path) -> BaseProcess:
+    from tests.stages.child import run_stage
+
+    process = server.Process(target=run_stage, args=(stage, str(root), tiny_values()))
+    process.start()
+    return process
+
+
+def finish(stage: str, root: Path) -> float:
+    """Run a stage to its end; seconds from its first write."""
+    process = start(stage, root)
+    begin = first_write(Layout(root), process)
+    process.join(120)
+    assert process.exitcode == 0
+    return time.monotonic() - begin
+
+
+def first_write(data: Layout, process: BaseProcess) -> float:
+    while process.is_alive() and not any(data.work.glob("*-*")):
+        time.sleep(0.001)
+    return time.monotonic()
+
+
+def digest(data: Layout, stage: str) -> bytes:
+    return (data.output(OUTPUT_OF[stage]) / "MANIFEST.json").read_bytes()
+
+
+def kill_and_resume(stage: str, finished: Layout, folder: Path, share: float, old: bool) -> bool:
+    """Kill the stage after a share of its time, look, run it again; False if it was too quick."""
+    root = folder / "project"
+    shutil.copytree(finished.root, root)
+    data = Layout(root)
+    expected = digest(data, stage)
+    shutil.rmtree(data.work)
+    if not old:
+        shutil.rmtree(data.output(OUTPUT_OF[stage]))
+    seconds = DURATIONS.setdefault(stage, 0.0) or DURATIONS.update(
+        {stage: measure(stage, finished, folder)}
+    ) or DURATIONS[stage]  # fmt: skip
+    process = start(stage, root)
+    begin = first_write(data, process)
+    time.sleep(max(0.0, share * seconds - (time.monotonic() - begin)))
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(60)
+    killed = process.exitcode == -signal.SIGKILL
+    output = data.output(OUTPUT_OF[stage])
+    if output.exists():  # whole, be it the old one or, in the last moment, the new one
+        verify(output)
+    else:
+        assert not old or (data.work / f"{output.name}.old").exists()
+    finish(stage, root)
+    verify(output)
+    assert digest(data, stage) == expected
+    assert all(path.suffix == ".lock" for path in data.work.iterdir())
+    shutil.rmtree(root)
+    return killed
+
+
+DURATIONS: dict[str, float] = {}
+
+
+def measure(stage: str, finished: Layout, folder: Path) -> float:
+    """How long an unbroken run takes here."""
+    root = folder / "measured"
+    shutil.copytree(finished.root, root)
+    seconds = finish(stage, root)
+    shutil.rmtree(root)
+    return seconds
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_once_with_and_once_without_an_old_output(
+    stage: str, finished: Layout, tmp_path: Path
+) -> None:
+    kills = [kill_and_resume(stage, finished, tmp_path, 0.4, old) for old in (True, False)]
+    assert any(kills)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_ten_moments(stage: str, finished: Layout, tmp_path: Path) -> None:
+    kills = 0
+    for attempt in range(20):
+        share = 0.02 + 0.96 * (attempt % 10) / 10
+        kills += kill_and_resume(stage, finished, tmp_path, share, old=attempt % 2 == 0)
+        if kills == 10:
+            break
+    print(f"{stage}: killed {kills} times, an unbroken run takes {DURATIONS[stage]:.1f} s")
+    assert kills == 10
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_second_run_beside_the_first_is_refused(
+    stage: str, copy_of_finished: Layout
+) -> None:
+    from vqmri.errors import LockedError
+    from vqmri.outputs import hold
+
+    data = copy_of_finished
+    module, name = STAGES[stage].split(":")
+    with (
+        hold(data.work / f"{OUTPUT_OF[stage]}.lock"),
+        pytest.raises(LockedError, match=str(os.getpid())),
+    ):
+        getattr(import_module(module), name)(Params.model_validate(tiny_values()), data)
