@@ -104,10 +104,10 @@ def test_clean_removes_unpublished_work_but_not_what_is_in_use(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     work = Layout(tmp_path).work
-    (work / "codes-0123" / "out").mkdir(parents=True)
+    (work / "codes-0123456789abcdef" / "out").mkdir(parents=True)
     (work / "codes.lock").touch()
     with hold(work / "codes.lock"):
         assert CliRunner().invoke(main, ["clean"]).exit_code == 6
-    assert (work / "codes-0123").exists()
+    assert (work / "codes-0123456789abcdef").exists()
     assert CliRunner().invoke(main, ["clean"]).exit_code == 0
-    assert not (work / "codes-0123").exists()
+    assert not (work / "codes-0123456789abcdef").exists()

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,6 +23,7 @@ from vqmri.params import Params
 from vqmri.stages import STAGES
 
 OUTPUT_OF = {stage: output for output, stage in MADE_BY.items()}
+DURATIONS: dict[str, float] = {}  # seconds of an unbroken run, measured when first needed
 server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["tests.stages.child"])
 
@@ -62,14 +64,13 @@ def kill_and_resume(stage: str, finished: Layout, folder: Path, share: float, ol
     shutil.rmtree(data.work)
     if not old:
         shutil.rmtree(data.output(OUTPUT_OF[stage]))
-    seconds = DURATIONS.setdefault(stage, 0.0) or DURATIONS.update(
-        {stage: measure(stage, finished, folder)}
-    ) or DURATIONS[stage]  # fmt: skip
+    if stage not in DURATIONS:
+        DURATIONS[stage] = measure(stage, finished, folder)
     process = start(stage, root)
     begin = first_write(data, process)
-    time.sleep(max(0.0, share * seconds - (time.monotonic() - begin)))
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
+    time.sleep(max(0.0, share * DURATIONS[stage] - (time.monotonic() - begin)))
+    with suppress(ProcessLookupError):  # it ended by itself
+        process.kill()
     process.join(60)
     killed = process.exitcode == -signal.SIGKILL
     output = data.output(OUTPUT_OF[stage])
@@ -83,9 +84,6 @@ def kill_and_resume(stage: str, finished: Layout, folder: Path, share: float, ol
     assert all(path.suffix == ".lock" for path in data.work.iterdir())
     shutil.rmtree(root)
     return killed
-
-
-DURATIONS: dict[str, float] = {}
 
 
 def measure(stage: str, finished: Layout, folder: Path) -> float:
@@ -120,9 +118,7 @@ def test_killed_at_ten_moments(stage: str, finished: Layout, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_second_run_beside_the_first_is_refused(
-    stage: str, copy_of_finished: Layout
-) -> None:
+def test_a_second_run_beside_the_first_is_refused(stage: str, copy_of_finished: Layout) -> None:
     from vqmri.errors import LockedError
     from vqmri.outputs import hold
 

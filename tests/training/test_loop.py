@@ -84,5 +84,7 @@ def test_learning_rate_rises_then_falls_to_nothing() -> None:
 
 def test_vectors_do_not_decay() -> None:
     model = nn.Linear(3, 3)
-    decays = {p.ndim: g["weight_decay"] for g in adamw(model, 0.1).param_groups for p in g["params"]}
+    decays = {
+        p.ndim: g["weight_decay"] for g in adamw(model, 0.1).param_groups for p in g["params"]
+    }
     assert decays == {2: 0.1, 1: 0.0}

@@ -45,7 +45,7 @@ def test_generator_refuses_a_prior_of_another_vqvae(copy_of_finished: Layout) ->
     description["about"]["vqvae_weights"] = "0" * 64
     (folder / "model.json").write_text(json.dumps(description))
     Manifest.of(folder, Identity("train_prior", 1, {}, {})).write(folder)
-    with pytest.raises(IntegrityError, match="another|trained on codes"):
+    with pytest.raises(IntegrityError, match="trained on codes"):
         Generator(copy_of_finished.output("vqvae"), folder)
 
 

@@ -43,7 +43,7 @@ def test_codes_and_reconstruction_have_their_shapes(
     assert out.volumes.shape == volumes.shape
     assert [tuple(level.shape[1:]) for level in out.codes] == grids
     for level, number in zip(out.codes, net.num_embeddings, strict=True):
-        assert 0 <= int(level.min())
+        assert int(level.min()) >= 0
         assert int(level.max()) < number
 
 

@@ -86,13 +86,20 @@ def tracked(stage: str, root: Path) -> Iterator[MlflowTracker | NullTracker]:
     """A tracker with a run of the stage's name, or one that does nothing if no server answers."""
     try:
         connect(root)
-        run = mlflow.start_run(run_name=stage)
+        mlflow.start_run(run_name=stage)
     except (MlflowException, OSError) as error:
         log.warning("MLflow does not answer; this run is not tracked: %s", error)
         yield NullTracker()
         return
-    with run:
+    status = "FAILED"
+    try:
         yield MlflowTracker()
+        status = "FINISHED"
+    finally:
+        try:
+            mlflow.end_run(status)
+        except (MlflowException, OSError) as error:  # what the stage published stands
+            log.warning("MLflow does not answer; the end of this run is not tracked: %s", error)
 
 
 def connect(root: Path) -> None:

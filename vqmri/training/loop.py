@@ -88,14 +88,15 @@ def _epoch(
         for group in optimiser.param_groups:
             group["lr"] = rate(step)
         terms = task.terms(step)
-        if not torch.isfinite(terms["loss"]):
+        loss = terms["loss"]
+        if not torch.isfinite(loss):
             raise DivergedError(
-                f"{task.name}: the loss is {float(terms['loss'].detach())} at step {step}, in a batch of "
+                f"{task.name}: the loss is {float(loss.detach())} at step {step}, in a batch of "
                 f"subjects {task.subjects(step)}. The last good checkpoint is kept. Lower the "
                 "learning rate in params.yaml."
             )
         optimiser.zero_grad(set_to_none=True)
-        terms["loss"].backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(task.model.parameters(), MAX_GRADIENT_NORM)
         optimiser.step()
         for key, value in terms.items():

@@ -1,0 +1,134 @@
+"""The pipeline flow on real servers: Prefect's temporary one, and a server with a worker."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+import yaml
+
+from tests.conftest import REPO
+from vqmri.stages import STAGES
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+OUTPUTS = ("volumes", "vqvae", "codes", "prior", "samples", "report")
+
+
+def run(checkout: Path, shell: dict[str, str], *command: str) -> str:
+    done = subprocess.run(
+        command, cwd=checkout, env=shell, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    return done.stdout + done.stderr
+
+
+def bytes_of(checkout: Path) -> dict[str, bytes]:
+    found = {name: (checkout / f"data/{name}/MANIFEST.json").read_bytes() for name in OUTPUTS}
+    return found | {"metrics": (checkout / "data/metrics.json").read_bytes()}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@contextmanager
+def process(
+    checkout: Path, shell: dict[str, str], log: Path, *command: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server for the time of the block; ended by its process group, whatever happens."""
+    with log.open("wb") as file:
+        child = subprocess.Popen(
+            command, cwd=checkout, env=shell, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        yield child
+    finally:
+        os.killpg(child.pid, signal.SIGTERM)
+        try:
+            child.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait(10)
+
+
+def wait_for(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(240):
+        assert child.poll() is None, log.read_text()
+        try:
+            with urlopen(url, timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except (URLError, ConnectionError, TimeoutError):
+            time.sleep(0.5)
+    raise AssertionError(f"{url} does not answer: {log.read_text()[-3000:]}")
+
+
+def test_flow_and_dvc_give_the_same_bytes_and_each_knows_what_the_other_did(
+    checkout: Path, shell: dict[str, str]
+) -> None:
+    run(checkout, shell, "python", "-m", "flows.pipeline")
+    by_flow = bytes_of(checkout)
+    assert run(checkout, shell, "dvc", "status", "--json").strip() == "{}"
+    assert "up to date" in run(checkout, shell, "dvc", "repro")
+    run(checkout, shell, "dvc", "repro", "--force", "--quiet")
+    assert bytes_of(checkout) == by_flow
+
+    again = run(checkout, shell, "python", "-m", "flows.pipeline")
+    assert re.findall(r"(\w+) is unchanged", again) == list(STAGES)
+    assert bytes_of(checkout) == by_flow
+
+
+def test_a_fault_in_params_ends_the_flow_with_its_exit_code(
+    checkout: Path, shell: dict[str, str]
+) -> None:
+    text = (checkout / "params.yaml").read_text()
+    (checkout / "params.yaml").write_text(text.replace("temperature: 1.0", "temperature: 0"))
+    done = subprocess.run(
+        ["python", "-m", "flows.pipeline"],
+        cwd=checkout, env=shell, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "sample.temperature = 0" in done.stderr
+    assert not (checkout / "data/volumes").exists()
+
+
+def test_deployments_on_a_server_with_a_process_worker(
+    checkout: Path, shell: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    shell = shell | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    server_log, worker_log = tmp_path / "server.log", tmp_path / "worker.log"
+    server = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    worker = ("prefect", "worker", "start", "--pool", "vqmri", "--type", "process")
+    with process(checkout, shell, server_log, *server) as running:
+        wait_for(f"http://127.0.0.1:{port}/api/health", running, server_log)
+        run(checkout, shell, "prefect", "work-pool", "create", "--type", "process", "vqmri")
+        run(checkout, shell, "prefect", "--no-prompt", "deploy", "--all")
+        with process(checkout, shell, worker_log, *worker):
+            ran = run(
+                checkout, shell, "prefect", "deployment", "run", "pipeline/pipeline",
+                "--watch", "--watch-interval", "2",
+            )  # fmt: skip
+    assert "Completed" in ran, ran + worker_log.read_text()[-3000:]
+    metrics = json.loads((checkout / "data/metrics.json").read_text())
+    assert metrics["samples"] == 10
+    assert run(checkout, shell, "dvc", "status", "--json").strip() == "{}"
+
+
+def test_there_is_a_deployment_for_every_flow() -> None:
+    deployments = yaml.safe_load((REPO / "prefect.yaml").read_text())["deployments"]
+    assert [d["entrypoint"] for d in deployments] == [
+        f"flows/{name}.py:{name}" for name in (*STAGES, "pipeline")
+    ]

@@ -1,0 +1,94 @@
+"""The registry's models, loaded in processes that have no project around them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from vqmri.layout import Layout
+from vqmri.tracking.mlflow import _flat, tracked
+from vqmri.tracking.tracker import NullTracker
+
+LOAD = """
+import os, sys
+assert not os.path.exists("params.yaml")
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+import mlflow, numpy as np, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+volumes = np.random.default_rng(0).random((2, 1, 16, 24, 16), dtype=np.float32)
+vqvae = mlflow.pyfunc.load_model("models:/vqmri-vqvae@challenger")
+rebuilt = vqvae.predict(volumes)
+assert rebuilt.shape == volumes.shape and 0 <= rebuilt.min() and rebuilt.max() <= 1
+assert vqvae.predict(volumes * 0).std() != rebuilt.std()
+generator = mlflow.pyfunc.load_model("models:/vqmri-generator@challenger")
+drawn = generator.predict(pd.DataFrame({"seed": [0, 7, 0], "number": [3, 0, 0]}))
+assert drawn.shape == (3, 1, 16, 24, 16)
+np.save("drawn.npy", drawn)
+print("loaded")
+"""
+
+
+@pytest.fixture
+def tracking_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}"
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own, at registration
+def test_registered_models_reconstruct_and_sample_without_a_project(
+    finished: Layout, tmp_path: Path, tracking_uri: str
+) -> None:
+    with tracked("train_prior", tmp_path) as tracker:
+        tracker.params({"train_prior": {"steps": 3, "nested": {"a": 1}}})
+        tracker.metrics({"loss": 0.5}, step=2)
+        tracker.model("vqmri-vqvae", {"vqvae": finished.output("vqvae")})
+        tracker.model(
+            "vqmri-generator",
+            {"vqvae": finished.output("vqvae"), "prior": finished.output("prior")},
+        )
+    (run,) = mlflow.search_runs(output_format="list")
+    assert run.info.run_name == "train_prior"
+    assert run.data.params == {"train_prior.steps": "3", "train_prior.nested.a": "1"}
+    assert run.data.metrics == {"loss": 0.5}
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOAD, tracking_uri],
+        cwd=elsewhere, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip().endswith("loaded"), done.stdout + done.stderr
+
+    import numpy as np
+
+    from vqmri.training.generator import Generator
+
+    drawn = np.load(elsewhere / "drawn.npy")
+    generator = Generator(finished.output("vqvae"), finished.output("prior"))
+    assert (drawn[[0, 2]] == generator.sample(0, [3, 0])).all()
+    assert (drawn[1] == generator.sample(7, [0])[0]).all()
+    assert not list((tmp_path / "mlruns").rglob("*.pkl"))
+
+
+def test_without_a_server_the_stage_goes_on_untracked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with tracked("encode", tmp_path) as tracker:
+        assert isinstance(tracker, NullTracker)
+        tracker.metrics({"a": 1.0})
+    assert "not tracked" in caplog.text
+
+
+def test_an_error_of_the_stage_is_not_taken_for_the_servers(
+    tmp_path: Path, tracking_uri: str
+) -> None:
+    with pytest.raises(OSError, match="disk"), tracked("encode", tmp_path):
+        raise OSError("disk full")
+
+
+def test_nested_values_become_dotted_names() -> None:
+    assert _flat({"a": {"b": 1, "c": {"d": [2]}}}) == {"a.b": 1, "a.c.d": [2]}
