@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vqmri.convolution import convolution
 from vqmri.prior.causal import causal_pad, kernel_size, shift
@@ -90,6 +91,7 @@ class PixelCNN(nn.Module):
         dims = len(grid)
         conv = partial(convolution, dims)
         self.embedding = nn.Embedding(num_embeddings, channels)
+        self.dropout = dropout
         self.position = nn.Parameter(torch.zeros(1, channels, *grid))
         self.condition = conv(condition_channels, channels) if condition_channels else None
         self.layers = nn.ModuleList(
@@ -107,6 +109,9 @@ class PixelCNN(nn.Module):
         logits of those planes the same as for the whole grid.
         """
         embedded = self.embedding(codes).movedim(-1, 1)
+        if self.training:  # hide whole codes, so that no single neighbour can be relied on
+            shown = torch.ones_like(embedded[:, :1])
+            embedded = embedded * functional.dropout(shown, self.dropout)
         context = self.position[:, :, : codes.shape[1]]
         if self.condition is not None:
             context = context + self.condition(condition)
