@@ -13,13 +13,12 @@ from prefect import flow, get_run_logger
 from flows.encode import encode
 from flows.evaluate import evaluate
 from flows.ingest import ingest
-from flows.record import is_unchanged, record
+from flows.record import is_unchanged
 from flows.sample import sample
 from flows.train_prior import train_prior
 from flows.train_vqvae import train_vqvae
-from vqmri.errors import VqmriError
+from vqmri.errors import STORAGE, VqmriError
 from vqmri.layout import Layout
-from vqmri.params import PARAMS, Params
 from vqmri.stages.report import REPORT
 
 STAGE_FLOWS = (ingest, train_vqvae, encode, train_prior, sample, evaluate)
@@ -31,13 +30,11 @@ def pipeline() -> dict[str, str]:
     logger = get_run_logger()
     done = {}
     for stage in STAGE_FLOWS:
-        params = Params.load(Path(PARAMS))
         if is_unchanged(stage.name):
             logger.info("%s is unchanged", stage.name)
             done[stage.name] = "unchanged"
             continue
         stage()
-        record(stage.name, params)
         done[stage.name] = "ran"
     return done
 
@@ -49,6 +46,9 @@ def main() -> None:
     except VqmriError as error:
         print(f"vqmri: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"vqmri: {error}. Nothing that was published is lost.", file=sys.stderr)
+        sys.exit(STORAGE)
     data = Layout(Path.cwd())
     print(f"\nsynthetic scans  {data.output('samples')}")
     print(f"report           {data.output('report') / REPORT}")

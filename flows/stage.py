@@ -9,6 +9,8 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.record import record
+from vqmri.params import PARAMS, Params
 from vqmri.protocols import Metrics
 from vqmri.stages.run import run
 
@@ -32,9 +34,11 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
 
 
 def run_stage(name: str) -> Metrics:
-    """Run a stage on the project in the current folder."""
+    """Run a stage on the project in the current folder, and let DVC know that it ran."""
     logger = get_run_logger()
+    params = Params.load(Path(PARAMS))
     metrics = run(name, Path.cwd(), each=each)
+    record(name, params)
     logger.info("%s: %s", name, ", ".join(f"{k} {v:.5g}" for k, v in sorted(metrics.items())))
     create_table_artifact(
         key=name.replace("_", "-"),

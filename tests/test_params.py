@@ -33,10 +33,12 @@ def test_all_faults_are_named_at_once_with_path_value_and_what_is_allowed(tmp_pa
     values["train_prior"]["dropuot"] = 0.1
     del values["encode"]["items_per_shard"]
     values["ingest"]["source"]["kind"] = "dicom"
+    values["ingest"]["shape"] = [16, 22, 16]
     with pytest.raises(ParamsError) as caught:
         load(values, tmp_path)
     text = str(caught.value)
-    assert "5 faults" in text
+    assert "6 faults" in text
+    assert "ingest.shape = [16, 22, 16]: every axis must be a multiple of 4" in text
     assert "sample.temperature = -1.0: Input should be greater than 0" in text
     assert "train_vqvae.quantizer.decay = 2: Input should be less than 1" in text
     assert "train_prior.dropuot = 0.1: no such parameter" in text
@@ -50,8 +52,10 @@ def test_all_faults_are_named_at_once_with_path_value_and_what_is_allowed(tmp_pa
     ("section", "changes", "expected"),
     [
         ("ingest", {"shape": [16, 22, 16]}, "multiple of 4"),
-        ("ingest", {"percentiles": [99.0, 1.0]}, "first must be below the second"),
-        ("train_vqvae", {"channels": [8]}, "choose among [2]"),
+        ("ingest", {"percentiles": [99.0, 1.0]}, "ingest.percentiles = [99.0, 1.0]: the first"),
+        ("train_vqvae", {"channels": [8]}, "with 1 channels downsampling is among [2]"),
+        ("train_vqvae", {"learning_rate": float("inf")}, "finite number"),
+        ("sample", {"seed": 2**70}, "sample.seed"),
         ("train_vqvae", {"channels": [12, 16]}, "train_vqvae.channels.0 = 12"),
         (
             "train_vqvae",
@@ -73,6 +77,13 @@ def test_what_does_not_fit_together_is_refused(
     with pytest.raises(ParamsError) as caught:
         load(values, tmp_path)
     assert expected in str(caught.value)
+
+
+def test_the_path_of_a_sources_fault_is_that_of_the_file(tmp_path: Path) -> None:
+    values = tiny_values()
+    values["ingest"]["source"]["count"] = 1
+    with pytest.raises(ParamsError, match=r"ingest\.source\.count = 1"):
+        load(values, tmp_path)
 
 
 def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:

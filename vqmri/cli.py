@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from vqmri.errors import INTERRUPTED, VqmriError
+from vqmri.errors import INTERRUPTED, STORAGE, VqmriError
 from vqmri.stages import STAGES
 
 PRESETS = Path(__file__).parent.parent / "presets"
@@ -28,7 +28,7 @@ class Commands(click.Group):
             sys.exit(INTERRUPTED)
         except OSError as error:
             click.echo(f"vqmri: {error}. Nothing that was published is lost.", err=True)
-            sys.exit(5)
+            sys.exit(STORAGE)
 
 
 @click.group(cls=Commands)
@@ -80,10 +80,12 @@ def init(preset: str, raw: str | None) -> None:
     text = source.read_text(encoding="utf-8")
     if raw:
         before = yaml.safe_load(text)["ingest"]["raw"]
-        text = text.replace(f"raw: {before}", f"raw: {raw}", 1)
-    Params.load(source)
+        text = text.replace(f"raw: {before}", f"raw: {json.dumps(raw)}", 1)
+    if Path(PARAMS).is_file():
+        replace_file(Path(f"{PARAMS}.old"), Path(PARAMS).read_bytes())
     replace_file(Path(PARAMS), text.encode())
-    click.echo(f"params.yaml is now the preset {preset}. Run `dvc repro`.")
+    Params.load(Path(PARAMS))
+    click.echo(f"{PARAMS} is now the preset {preset}; what it was is in {PARAMS}.old.")
 
 
 @main.command()

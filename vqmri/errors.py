@@ -19,12 +19,6 @@ class InputError(VqmriError):
     exit_code = 3
 
 
-class StorageError(VqmriError):
-    """The disk or the file system refused."""
-
-    exit_code = 5
-
-
 class LockedError(VqmriError):
     """Another process is writing the same output."""
 
@@ -42,6 +36,9 @@ class DivergedError(VqmriError):
 
     exit_code = 8
 
+
+STORAGE = 5
+"""Exit code when the disk or the file system refused."""
 
 INTERRUPTED = 4
 """Exit code of a run that was stopped and that the same command resumes."""

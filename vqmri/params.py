@@ -17,7 +17,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
-    model_validator,
+    field_validator,
 )
 
 from vqmri.errors import ParamsError
@@ -25,11 +25,13 @@ from vqmri.errors import ParamsError
 PARAMS = "params.yaml"
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Glob = Annotated[str, Field(pattern="^[^/]")]
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PhantomSource(Section):
@@ -44,8 +46,8 @@ class NiftiSource(Section):
     """NIfTI files below `raw`."""
 
     kind: Literal["nifti"]
-    images: str = Field(description="glob of the scans, relative to `raw`")
-    labels: str | None = Field(None, description="glob of label maps, same file names as the scans")
+    images: Glob = Field(description="glob of the scans, relative to `raw`")
+    labels: Glob | None = Field(None, description="glob of label maps, named as the scans")
     table: str | None = Field(None, description="TSV or CSV of subjects, relative to `raw`")
     file_column: str = Field("file", description="the table's column with the scan's file name")
     subject_column: str = Field("subject", description="the table's column with the person")
@@ -64,11 +66,12 @@ class Ingest(Section):
     )
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(description="share of the subjects")
 
-    @model_validator(mode="after")
-    def _percentiles_rise(self) -> "Ingest":
-        if self.percentiles[0] >= self.percentiles[1]:
-            raise ValueError("percentiles: the first must be below the second")
-        return self
+    @field_validator("percentiles")
+    @classmethod
+    def _percentiles_rise(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            raise ValueError("the first must be below the second")
+        return value
 
 
 class Level(Section):
@@ -101,18 +104,20 @@ class TrainVQVAE(Optimisation):
     levels: list[Level] = Field(min_length=1, description="levels of codes, finest first")
     quantizer: EMA
 
-    @model_validator(mode="after")
-    def _levels_fit_channels(self) -> "TrainVQVAE":
-        factors = [level.downsampling for level in self.levels]
-        allowed = [2 ** (i + 1) for i in range(len(self.channels))]
-        if any(factor not in allowed for factor in factors) or factors[-1] != allowed[-1]:
-            raise ValueError(
-                f"levels: downsampling {factors} does not fit {len(self.channels)} channels: "
-                f"choose among {allowed}, and the last level must be {allowed[-1]}"
-            )
+    @field_validator("levels")
+    @classmethod
+    def _levels_fit_channels(cls, value: list[Level], info: Any) -> list[Level]:
+        factors = [level.downsampling for level in value]
         if sorted(set(factors)) != factors:
-            raise ValueError(f"levels: downsampling {factors} must rise, finest level first")
-        return self
+            raise ValueError("downsampling must rise, finest level first")
+        if "channels" in info.data:
+            allowed = [2 ** (i + 1) for i in range(len(info.data["channels"]))]
+            if not set(factors) <= set(allowed) or factors[-1] != allowed[-1]:
+                raise ValueError(
+                    f"with {len(allowed)} channels downsampling is among {allowed}, and "
+                    f"{allowed[-1]} in the last level"
+                )
+        return value
 
 
 class Encode(Section):
@@ -124,13 +129,16 @@ class TrainPrior(Optimisation):
     num_layers: PositiveInt = Field(description="gated layers")
     kernel: int = Field(ge=2, description="causal extent of a stream along its own axis")
     radius: PositiveInt = Field(description="reach of a layer along the axes after that")
-    dropout: Share = Field(description="share of units dropped in training")
+    dropout: Share = Field(description="share of units, and of whole codes, hidden in training")
 
 
 class Sample(Section):
     count: PositiveInt = Field(description="number of synthetic scans")
-    seed: NonNegativeInt = Field(description="with a sample's number it decides that sample")
+    seed: Seed = Field(description="with a sample's number it decides that sample")
     temperature: PositiveFloat = Field(description="divides the logits before each draw")
+    suffix: str = Field(
+        pattern="^[A-Za-z0-9]+$", description="BIDS suffix of the synthetic scans, as T1w"
+    )
 
 
 class Evaluate(Section):
@@ -141,7 +149,7 @@ class Evaluate(Section):
 class Params(Section):
     """All of params.yaml."""
 
-    seed: NonNegativeInt = Field(description="of the split, the weights, the order of batches")
+    seed: Seed = Field(description="of the split, the weights, the order of batches")
     ingest: Ingest
     train_vqvae: TrainVQVAE
     encode: Encode
@@ -149,36 +157,46 @@ class Params(Section):
     sample: Sample
     evaluate: Evaluate
 
-    @model_validator(mode="after")
-    def _levels_divide_shape(self) -> "Params":
-        top = self.train_vqvae.levels[-1].downsampling
-        if any(n % top for n in self.ingest.shape):
-            raise ValueError(
-                f"ingest.shape = {list(self.ingest.shape)}: every axis must be a multiple of "
-                f"{top}, the downsampling of the last of train_vqvae.levels"
-            )
-        return self
-
     @classmethod
     def load(cls, path: Path) -> "Params":
         """Read params.yaml; ParamsError names every fault at once."""
         if not path.is_file():
             raise ParamsError(f"{path} is missing. Write one with `vqmri init --preset phantom`.")
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
             raise ParamsError(f"{path} is not YAML: {error}") from None
+        faults = _shape_faults(values)
+        try:
+            params = cls.model_validate(values)
         except ValidationError as error:
-            faults = "\n".join(f"  {_fault(fault)}" for fault in error.errors())
-            number = error.error_count()
-            raise ParamsError(
-                f"{path}: {number} fault{'s' if number > 1 else ''}, nothing was written.\n{faults}"
-            ) from None
+            faults += [_fault(fault) for fault in error.errors()]
+        if faults:
+            number = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+            lines = "\n".join(f"  {fault}" for fault in faults)
+            raise ParamsError(f"{path}: {number}, nothing was written.\n{lines}")
+        return params
+
+
+def _shape_faults(values: Any) -> list[str]:
+    """What spans two sections; looked for in the raw values, so that no other fault hides it."""
+    try:
+        shape = [int(n) for n in values["ingest"]["shape"]]
+        top = max(int(level["downsampling"]) for level in values["train_vqvae"]["levels"])
+    except (KeyError, TypeError, ValueError):
+        return []  # the schema says what is wrong with these
+    if top < 1 or not any(n % top for n in shape):
+        return []
+    return [
+        f"ingest.shape = {shape}: every axis must be a multiple of {top}, the largest downsampling "
+        "of train_vqvae.levels"
+    ]
 
 
 def _fault(fault: Any) -> str:
     """Dotted path, value, what is allowed."""
-    path = ".".join(str(part) for part in fault["loc"]) or PARAMS
+    kinds = {"phantom", "nifti"}  # pydantic puts the chosen kind of source into the path
+    path = ".".join(str(part) for part in fault["loc"] if part not in kinds) or PARAMS
     value = fault["input"]
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":

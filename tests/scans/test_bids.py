@@ -24,6 +24,18 @@ def load_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def write(
+    folder: Path,
+    label: str,
+    volume: np.ndarray,
+    spacing: tuple[float, ...],
+    about: dict[str, Any],
+) -> Path:
+    path = folder / scan_path(label, "T1w")
+    write_scan(path, volume, spacing, about)
+    return path
+
+
 def test_the_centre_of_the_volume_is_the_origin() -> None:
     affine = centred_affine((6, 7, 9), SPACING)
     assert np.allclose(affine @ [2.5, 3.0, 4.0, 1.0], [0, 0, 0, 1])
@@ -31,7 +43,7 @@ def test_the_centre_of_the_volume_is_the_origin() -> None:
 
 
 def test_a_scan_loads_with_its_geometry(tmp_path: Path, volume: np.ndarray) -> None:
-    path = write_scan(tmp_path, "0003", volume, SPACING, ABOUT)
+    path = write(tmp_path, "0003", volume, SPACING, ABOUT)
     image: Any = nib.load(path)
     assert image.get_data_dtype() == np.float32
     assert np.array_equal(np.asarray(image.dataobj), volume[0])
@@ -42,7 +54,7 @@ def test_a_scan_loads_with_its_geometry(tmp_path: Path, volume: np.ndarray) -> N
 
 
 def test_the_library_reads_what_it_wrote(tmp_path: Path, volume: np.ndarray) -> None:
-    path = write_scan(tmp_path, "0003", volume, SPACING, ABOUT)
+    path = write(tmp_path, "0003", volume, SPACING, ABOUT)
     read, _ = nifti.read(path)
     assert np.array_equal(read.data, volume)
     assert read.spacing == pytest.approx(SPACING)
@@ -51,19 +63,19 @@ def test_the_library_reads_what_it_wrote(tmp_path: Path, volume: np.ndarray) -> 
 def test_equal_volumes_give_equal_bytes(
     tmp_path: Path, volume: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = write_scan(tmp_path / "one", "0003", volume, SPACING, ABOUT)
+    first = write(tmp_path / "one", "0003", volume, SPACING, ABOUT)
     # A day later: gzip would write the time into its header.
     monkeypatch.setattr("time.time", lambda: 1e9)
-    second = write_scan(tmp_path / "two", "0003", volume, SPACING, ABOUT)
+    second = write(tmp_path / "two", "0003", volume, SPACING, ABOUT)
     for suffix in (".nii.gz", ".json"):
         one, two = (Path(str(p).removesuffix(".nii.gz") + suffix) for p in (first, second))
         assert one.read_bytes() == two.read_bytes()
-    other = write_scan(tmp_path / "three", "0003", volume * 0.5, SPACING, ABOUT)
+    other = write(tmp_path / "three", "0003", volume * 0.5, SPACING, ABOUT)
     assert other.read_bytes() != first.read_bytes()
 
 
 def test_the_layout_is_that_of_bids(tmp_path: Path, volume: np.ndarray) -> None:
-    write_scan(tmp_path, "0003", volume, SPACING, ABOUT)
+    write(tmp_path, "0003", volume, SPACING, ABOUT)
     describe(tmp_path, name="samples", model="ab" * 32, labels=["0003"])
     files = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
     assert files == [
@@ -74,11 +86,11 @@ def test_the_layout_is_that_of_bids(tmp_path: Path, volume: np.ndarray) -> None:
         "sub-0003/anat/sub-0003_desc-synthetic_T1w.json",
         "sub-0003/anat/sub-0003_desc-synthetic_T1w.nii.gz",
     ]
-    assert scan_path("0003").as_posix() == files[-1]
+    assert scan_path("0003", "T1w").as_posix() == files[-1]
 
 
 def test_the_sidecar_says_that_the_scan_is_synthetic(tmp_path: Path, volume: np.ndarray) -> None:
-    path = write_scan(tmp_path, "0003", volume, SPACING, ABOUT)
+    path = write(tmp_path, "0003", volume, SPACING, ABOUT)
     sidecar = load_json(path.with_name("sub-0003_desc-synthetic_T1w.json"))
     assert sidecar["Synthetic"] is True
     assert ABOUT.items() <= sidecar.items()
@@ -101,5 +113,5 @@ def test_the_description_says_what_made_it(tmp_path: Path) -> None:
 
 def test_a_volume_of_two_channels_is_no_scan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected one channel, found 2"):
-        write_scan(tmp_path, "0", np.zeros((2, 4, 4, 4), dtype=np.float32), SPACING, {})
+        write(tmp_path, "0", np.zeros((2, 4, 4, 4), dtype=np.float32), SPACING, {})
     assert not list(tmp_path.iterdir())

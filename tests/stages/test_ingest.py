@@ -32,8 +32,12 @@ def project(root: Path, good: int, people: int = 100) -> Layout:
     write(raw / "scan99flat.nii.gz", np.ones((8, 8, 8)))
     write(raw / "scan99nan.nii.gz", np.full((8, 8, 8), np.nan))
     (raw / "scan99text.nii.gz").write_text("not an image")
+    (raw / "scan99link.nii.gz").symlink_to("nowhere.nii.gz")
+    (raw / "scan99folder.nii.gz").mkdir()
+    huge = random.choice([-3.2e38, 3.2e38, 0.0], (8, 8, 8))
+    write(raw / "scan99huge.nii.gz", huge)
     write(raw / "mask00.nii.gz", np.ones((14, 26, 16)))  # not of the glob
-    for kind in ("four", "flat", "nan", "text"):
+    for kind in ("four", "flat", "nan", "text", "link", "folder", "huge"):
         rows.append((f"scan99{kind}.nii.gz", f"bad-{kind}", "5"))  # noqa: PERF401
     with (raw / "people.tsv").open("w") as file:
         csv.writer(file, delimiter="\t").writerows([("file", "who", "age"), *rows])
@@ -57,7 +61,7 @@ def test_bad_scans_become_rows_and_nothing_else_is_lost(tmp_path: Path) -> None:
     data = project(tmp_path, good=10, people=5)
     metrics = ingest(params(), data)
     assert metrics["volumes"] == 10
-    assert metrics["rejected"] == 4
+    assert metrics["rejected"] == 7
     with (data.output("volumes") / "rejections.tsv").open() as file:
         rows = {row["source"]: row["code"] for row in csv.DictReader(file, delimiter="\t")}
     assert rows == {
@@ -65,6 +69,9 @@ def test_bad_scans_become_rows_and_nothing_else_is_lost(tmp_path: Path) -> None:
         "scan99flat.nii.gz": "constant",
         "scan99nan.nii.gz": "not-finite",
         "scan99text.nii.gz": "unreadable",
+        "scan99link.nii.gz": "unreadable",
+        "scan99folder.nii.gz": "unreadable",
+        "scan99huge.nii.gz": "not-finite",
     }
     store = VolumeStore(data.output("volumes"))
     assert [record.source for record in store.records] == [f"scan{i:02d}.nii.gz" for i in range(10)]
@@ -114,3 +121,24 @@ def test_nothing_found(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     with pytest.raises(InputError, match=r"scan\*\.nii\.gz"):
         ingest(params(), Layout(tmp_path))
+
+
+def test_without_a_table_sessions_of_a_person_are_that_persons(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for person, session in ((1, 1), (1, 2), (2, 1), (3, 1)):
+        name = f"raw/sub-{person}/ses-{session}/anat/sub-{person}_ses-{session}_T1w.nii.gz"
+        write(tmp_path / name, random.random((14, 26, 16)))
+    values = tiny_values()
+    values["ingest"] |= {"raw": "raw", "source": {"kind": "nifti", "images": "**/*_T1w.nii.gz"}}
+    ingest(Params.model_validate(values), Layout(tmp_path))
+    store = VolumeStore(Layout(tmp_path).output("volumes"))
+    assert [record.subject for record in store.records] == ["1", "1", "2", "3"]
+
+
+def test_names_that_come_twice_cannot_be_told_apart_by_a_table(tmp_path: Path) -> None:
+    data = project(tmp_path, good=2)
+    write(tmp_path / "raw/more/scan00.nii.gz", np.random.default_rng(0).random((4, 4, 4)))
+    values = params().model_dump()
+    values["ingest"]["source"]["images"] = "**/scan*.nii.gz"
+    with pytest.raises(InputError, match=r"scan00\.nii\.gz"):
+        ingest(Params.model_validate(values), data)

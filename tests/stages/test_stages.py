@@ -16,7 +16,9 @@ from vqmri.params import Params
 from vqmri.scans.store import VolumeStore
 from vqmri.stages.encode import encode
 from vqmri.stages.evaluate import evaluate
+from vqmri.stages.ingest import ingest
 from vqmri.stages.sample import sample
+from vqmri.stages.train_prior import train_prior
 from vqmri.stages.train_vqvae import train_vqvae
 from vqmri.training.model_folder import load_model
 from vqmri.vqvae import VQVAE
@@ -96,12 +98,43 @@ def test_sample_i_does_not_depend_on_how_many_there_are(
         assert path.read_bytes() == same.read_bytes()
 
 
+def test_a_new_split_is_not_evaluated_with_the_codes_of_the_old_one(
+    copy_of_finished: Layout, tiny: Params
+) -> None:
+    """Else subjects that were trained on would count as held out."""
+    other = tiny.model_copy(update={"seed": 5})
+    ingest(other, copy_of_finished)
+    with pytest.raises(IntegrityError, match="made with other volumes"):
+        evaluate(tiny, copy_of_finished)
+
+
+def test_fragments_that_a_kill_left_are_not_published(
+    copy_of_finished: Layout, tiny: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = (copy_of_finished.output("codes") / "MANIFEST.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("vqmri.codes.store.CodeWriter.finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            encode(tiny, copy_of_finished)
+    (out,) = copy_of_finished.work.glob("codes-*/out")
+    (out / "codes.zarr/level_0/c/0/0/0/0.0123abcd.partial").write_bytes(b"half a shard")
+    (out / ".zarr.json.part").write_bytes(b"half")
+    encode(tiny, copy_of_finished)
+    assert (copy_of_finished.output("codes") / "MANIFEST.json").read_bytes() == expected
+
+
+def stop(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_outputs_that_do_not_belong_together_are_refused(
     copy_of_finished: Layout, tiny: Params
 ) -> None:
     other = tiny.model_copy(update={"seed": 5})
     train_vqvae(other, copy_of_finished)
-    with pytest.raises(IntegrityError, match="dvc repro"):
+    with pytest.raises(IntegrityError, match="VQ-VAE"):
         evaluate(tiny, copy_of_finished)
+    with pytest.raises(IntegrityError, match="vqmri encode"):
+        train_prior(tiny, copy_of_finished)
     with pytest.raises(IntegrityError, match="train_prior"):
         sample(tiny, copy_of_finished)

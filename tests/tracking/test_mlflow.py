@@ -67,8 +67,8 @@ def test_registered_models_reconstruct_and_sample_without_a_project(
 
     drawn = np.load(elsewhere / "drawn.npy")
     generator = Generator(finished.output("vqvae"), finished.output("prior"))
-    assert (drawn[[0, 2]] == generator.sample(0, [3, 0])).all()
-    assert (drawn[1] == generator.sample(7, [0])[0]).all()
+    assert (drawn[[0, 2]] == generator.sample(0, [3, 0], 1.0)).all()
+    assert (drawn[1] == generator.sample(7, [0], 1.0)[0]).all()
     assert not list((tmp_path / "mlruns").rglob("*.pkl"))
 
 

@@ -51,8 +51,8 @@ def test_generator_refuses_a_prior_of_another_vqvae(copy_of_finished: Layout) ->
 
 def test_a_sample_is_the_same_whichever_others_are_asked_for(finished: Layout) -> None:
     generator = Generator(finished.output("vqvae"), finished.output("prior"))
-    some = generator.sample(0, [MICRO_BATCH + 1, 2])
-    alone = generator.sample(0, [2])
+    some = generator.sample(0, [MICRO_BATCH + 1, 2], 1.0)
+    alone = generator.sample(0, [2], 1.0)
     assert some.shape == (2, 1, 16, 24, 16)
     assert (some[1] == alone[0]).all()
     assert some.min() >= 0

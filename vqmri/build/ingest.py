@@ -43,4 +43,11 @@ def digests(params: Ingest, candidates: list[Candidate], root: Path) -> dict[str
     names = [candidate.source for candidate in candidates]
     names += [candidate.label for candidate in candidates if candidate.label]
     names += [source.table] if source.table else []
-    return {name: sha256_of(root / params.raw / name) for name in names}
+    return {name: _digest(root / params.raw / name) for name in names}
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError:  # a link to nowhere, a folder: the reader will refuse it
+        return "unreadable"

@@ -11,6 +11,7 @@ from torch import Tensor
 from vqmri.evaluation.codebook import entropy_bits
 from vqmri.prior import Prior
 from vqmri.prior.objective import bits
+from vqmri.scans.volume import crop
 from vqmri.shapes import Box
 from vqmri.training.device import mixed_precision
 
@@ -34,7 +35,7 @@ def inside(boxes: Sequence[Box], grid: Sequence[int]) -> Bool[np.ndarray, "item 
     """True at the code positions within each item's box; the rest is padding and left out."""
     masks = np.zeros((len(boxes), *grid), dtype=bool)
     for mask, box in zip(masks, boxes, strict=True):
-        mask[tuple(slice(start, stop) for start, stop in box)] = True
+        mask[crop(box)] = True
     return masks
 
 

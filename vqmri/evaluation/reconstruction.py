@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from monai.metrics import PSNRMetric, SSIMMetric
 
+from vqmri.scans.volume import crop
 from vqmri.shapes import Box
 
 SSIM_WINDOW = 7
@@ -42,6 +43,6 @@ def _inside(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     pairs = []
     for p, v, box in zip(predicted, volumes, boxes, strict=True):
-        view = (slice(None), *(slice(start, stop) for start, stop in box))
+        view = (slice(None), *crop(box))
         pairs.append((torch.tensor(p[view])[None], torch.tensor(v[view])[None]))
     return pairs

@@ -41,6 +41,7 @@ def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Wo
             shutil.rmtree(folder, ignore_errors=True)
         work.state.mkdir(parents=True, exist_ok=True)
         work.out.mkdir(exist_ok=True)
+        _remove_fragments(work.out)
         yield work
         Manifest.of(work.out, identity).write(work.out)
         _sync(work.out)
@@ -52,6 +53,12 @@ def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Wo
 def _work_folders(work_root: Path, name: str) -> list[Path]:
     """Those of one output, and not of another whose name merely begins in the same way."""
     return sorted(work_root.glob(f"{name}-" + "[0-9a-f]" * _DIGITS))
+
+
+def _remove_fragments(folder: Path) -> None:
+    """What a kill left of files that were being written: zarr's `.partial`, our own `.part`."""
+    for path in (*folder.rglob("*.partial"), *folder.rglob(".*.part")):
+        path.unlink()
 
 
 def _recover(target: Path, old: Path) -> None:

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from vqmri.prior.conditioning import LevelAbove
 from vqmri.prior.pixelcnn import PixelCNN
 
+CONDITION_LAYERS = 2
+"""Convolutions over a coarser level's codes before they condition a finer one."""
+
 
 class Prior(nn.Module):
     """p(top) · p(next | top) · …, one PixelCNN per level (Razavi et al. 2019, §3.2).
@@ -28,7 +31,6 @@ class Prior(nn.Module):
         kernel: int,
         radius: int,
         dropout: float,
-        num_condition_layers: int = 2,
     ) -> None:
         super().__init__()
         self.grids = tuple(tuple(grid) for grid in grids)
@@ -53,7 +55,7 @@ class Prior(nn.Module):
                     num_embeddings[other],
                     channels,
                     [f // c for f, c in zip(self.grids[level], self.grids[other], strict=True)],
-                    num_condition_layers,
+                    CONDITION_LAYERS,
                 )
                 for other in levels[level + 1 :]
             )

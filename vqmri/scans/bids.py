@@ -16,9 +16,9 @@ from vqmri.outputs import replace_file
 BIDS_VERSION = "1.10.0"
 
 
-def scan_path(label: str) -> Path:
-    """Where the scan of a subject lies below the data set's folder."""
-    return Path(f"sub-{label}/anat/sub-{label}_desc-synthetic_T1w.nii.gz")
+def scan_path(label: str, suffix: str) -> Path:
+    """Where the scan of a subject lies below the data set's folder; `suffix` is T1w, T2w, …"""
+    return Path(f"sub-{label}/anat/sub-{label}_desc-synthetic_{suffix}.nii.gz")
 
 
 def centred_affine(shape: Sequence[int], spacing: Sequence[float]) -> Float[np.ndarray, "4 4"]:
@@ -29,12 +29,11 @@ def centred_affine(shape: Sequence[int], spacing: Sequence[float]) -> Float[np.n
 
 
 def write_scan(
-    folder: Path,
-    label: str,
+    path: Path,
     volume: Float[np.ndarray, "channel x y z"],
     spacing: Sequence[float],
     about: Mapping[str, Any],
-) -> Path:
+) -> None:
     """Write a volume with one channel as float32 NIfTI, whole or not at all, with a JSON sidecar.
 
     spacing: mm per axis, RAS. Equal volumes give equal bytes: no time stands in the gzip header.
@@ -46,11 +45,9 @@ def write_scan(
     )
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = b"synthetic scan made by vqmri"
-    path = folder / scan_path(label)
     replace_file(path, gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
     sidecar = path.with_name(path.name.removesuffix(".nii.gz") + ".json")
-    replace_file(sidecar, _json({"Synthetic": True, "SkullStripped": False, **about}))
-    return path
+    replace_file(sidecar, _json({"Synthetic": True, **about}))
 
 
 def describe(folder: Path, *, name: str, model: str, labels: Sequence[str]) -> None:
@@ -73,8 +70,8 @@ def describe(folder: Path, *, name: str, model: str, labels: Sequence[str]) -> N
     }
     rows = "".join(f"sub-{label}\n" for label in labels)
     readme = (
-        "Synthetic scans. No image here is of a person. What the model was trained on and how\n"
-        "close its samples come to it stands in the report of the same run.\n"
+        "Synthetic scans, drawn from a model that was trained on real or simulated ones. That a\n"
+        "sample is nobody's scan is not proved by this.\n"
     )
     replace_file(folder / "dataset_description.json", _json(description))
     replace_file(folder / "participants.tsv", f"participant_id\n{rows}".encode())

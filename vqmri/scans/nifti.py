@@ -4,7 +4,9 @@ import csv
 import gzip
 import hashlib
 import io
+import re
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +46,17 @@ def find(
     """Scans below `raw` that match the glob `images`, sorted by path.
 
     table: TSV or CSV relative to `raw`, one row per scan, `file_column` holding the file's name;
-        without one every scan is a subject of its own
+        without one a scan is of the subject sub-LABEL that its path names, else of its own
     labels: glob of label maps; one belongs to the scan that has the same file name
     Raises InputError when nothing is found or the table lacks a column or a scan.
     """
     paths = sorted(p for p in raw.glob(images) if p.name.endswith(SUFFIXES))
     if not paths:
         raise InputError(f"no NIfTI file matches {images!r} in {raw}.")
+    names = Counter(path.name for path in paths)
+    if (table or labels) and max(names.values()) > 1:
+        twice = names.most_common(1)[0][0]
+        raise InputError(f"{raw} has several scans called {twice!r}: rows and labels go by name.")
     rows = _read_table(raw / table, [file_column, subject_column, *covariates]) if table else {}
     by_name = {p.name: p.relative_to(raw).as_posix() for p in raw.glob(labels)} if labels else {}
     found = []
@@ -63,12 +69,20 @@ def find(
         found.append(
             Candidate(
                 source=path.relative_to(raw).as_posix(),
-                subject=row[subject_column] if row else path.name.split(".")[0],
+                subject=row[subject_column] if row else _subject(path),
                 covariates={name: _value(row[name]) for name in covariates} if row else {},
                 label=by_name.get(path.name, "") if labels else None,
             )
         )
     return found
+
+
+def _subject(path: Path) -> str:
+    """The person, where no table says: sub-LABEL of the name or a folder, else the whole name."""
+    for part in (path.name, *(parent.name for parent in path.parents)):
+        if found := re.match(r"sub-([A-Za-z0-9]+)", part):
+            return found.group(1)
+    return path.name.split(".")[0]
 
 
 def _read_table(path: Path, columns: list[str]) -> dict[str, dict[str, str]]:
@@ -100,8 +114,8 @@ def read(path: Path) -> tuple[Volume, str]:
 
     A `.nii.gz` is read to its end, so that its checksum counts; nibabel alone would not notice.
     """
-    raw = path.read_bytes()
     try:
+        raw = path.read_bytes()
         stream = _decompress(raw) if path.name.endswith(".gz") else raw
         # what is no number, or beyond float32, is refused by the checks and needs no warning
         with np.errstate(over="ignore", invalid="ignore"):
@@ -161,7 +175,7 @@ def _parse(stream: bytes) -> Any:
 def check_label(path: Path, volume: Volume) -> None:
     """Refuse a scan whose label map (by its header) is absent or lies on another grid."""
     if not path.is_file():
-        raise Refused("label-missing", f"no label map for it at {path.name!r}")
+        raise Refused("label-missing", "no file of the same name matches `labels`")
     try:
         label: Any = nib.load(path)
     except _DAMAGE as error:

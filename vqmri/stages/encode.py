@@ -75,6 +75,7 @@ def encode(
         writer.finish(
             {
                 "downsamplings": list(model.downsamplings),
+                "vqvae": identity.inputs["vqvae"],
                 "vqvae_weights": about["weights"],
                 "volumes": identity.inputs["volumes"],
                 "spacing": list(store.spacing),

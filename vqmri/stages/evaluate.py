@@ -18,7 +18,7 @@ from vqmri.evaluation.codebook import perplexity, usage
 from vqmri.evaluation.likelihood import held_out_likelihood, inside
 from vqmri.evaluation.reconstruction import psnr_in_view, ssim_in_view
 from vqmri.layout import MADE_BY, Layout
-from vqmri.outputs import Identity, publishing, replace_file
+from vqmri.outputs import Identity, Manifest, publishing, replace_file
 from vqmri.outputs.manifest import digest
 from vqmri.params import Params
 from vqmri.protocols import Map, Metrics, Tracker
@@ -28,6 +28,7 @@ from vqmri.scans.volume import Record, code_box
 from vqmri.stages.report import Shown, write_report
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.generator import Generator
+from vqmri.training.model_folder import HISTORY
 
 FORMAT_VERSION = 1
 _BATCH = 8
@@ -88,27 +89,36 @@ def evaluate(
                     opened.samples.read(range(min(params.evaluate.gallery, opened.samples.count)))
                 ),
             )
+            metrics = {name: value for name, value in metrics.items() if np.isfinite(value)}
             write_report(work.out, metrics, histories, shown, identity.inputs)
             bar.update()
         figures = (json.dumps(metrics, indent=1, sort_keys=True) + "\n").encode()
         replace_file(work.out / "metrics.json", figures)
-    for name, history in histories.items():
-        replace_file(data.plots / f"{name}.csv", _csv(history))
-    replace_file(data.metrics, figures)
+        for name, history in histories.items():
+            replace_file(data.plots / f"{name}.csv", _csv(history))
+        replace_file(data.metrics, figures)
     return metrics
 
 
 def _open(folders: dict[str, Path]) -> Opened:
-    """Open all outputs; IntegrityError when they do not belong together."""
+    """Open all outputs; IntegrityError when they were not made of one another."""
     codes = CodeStore(folders["codes"])
     samples = CodeStore(folders["samples"])
     generator = Generator(folders["vqvae"], folders["prior"])
-    weights = generator.about["weights"]
-    for folder, store in ((folders["codes"], codes), (folders["samples"], samples)):
-        if store.attributes["vqvae_weights"] != weights:
+    vqvae, prior = generator.about, generator.prior_about
+    volumes, weights = digest(folders["volumes"]), vqvae["weights"]
+    for name, of, found, expected in (
+        ("vqvae", "volumes", vqvae["volumes"], volumes),
+        ("codes", "volumes", codes.attributes["volumes"], volumes),
+        ("codes", "vqvae", codes.attributes["vqvae_weights"], weights),
+        ("prior", "codes", prior["codes"], digest(folders["codes"])),
+        ("samples", "vqvae", samples.attributes["vqvae_weights"], weights),
+        ("samples", "prior", samples.attributes["prior_weights"], prior["weights"]),
+    ):
+        if found != expected:
             raise IntegrityError(
-                f"{folder} was made with the VQ-VAE {store.attributes['vqvae_weights'][:16]}, but "
-                f"{folders['vqvae']} is {weights[:16]}. Run `dvc repro`."
+                f"{folders[name]} was made with other {of} ({found[:16]}) than those in "
+                f"{folders[of]} ({expected[:16]}). Run `dvc repro`."
             )
     return Opened(VolumeStore(folders["volumes"]), codes, samples, generator)
 
@@ -121,10 +131,16 @@ def _reconstruction(opened: Opened, reconstructions: np.ndarray) -> Metrics:
     mean = np.broadcast_to(_mean_volume(opened), volumes.shape)
     return {
         "psnr_db": float(np.mean(psnr_in_view(reconstructions, volumes, boxes))),
-        "ssim": float(np.nanmean(ssim_in_view(reconstructions, volumes, boxes))),
+        "ssim": _mean(ssim_in_view(reconstructions, volumes, boxes)),
         "psnr_db_of_mean_training_volume": float(np.mean(psnr_in_view(mean, volumes, boxes))),
-        "ssim_of_mean_training_volume": float(np.nanmean(ssim_in_view(mean, volumes, boxes))),
+        "ssim_of_mean_training_volume": _mean(ssim_in_view(mean, volumes, boxes)),
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean of the numbers among the values; NaN when there is none."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _mean_volume(opened: Opened) -> np.ndarray:
@@ -178,7 +194,8 @@ def _samples(opened: Opened) -> Metrics:
 
 
 def _history(folder: Path) -> list[dict[str, float]]:
-    history: list[dict[str, float]] = json.loads((folder / "history.json").read_text())
+    Manifest.read(folder).check(folder, [HISTORY])
+    history: list[dict[str, float]] = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
     return history
 
 

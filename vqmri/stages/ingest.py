@@ -129,6 +129,8 @@ def _one(
         shape=settings.shape,
         percentiles=settings.percentiles,
     )
+    if not np.isfinite(volume.data).all():
+        raise Refused("not-finite", "intensities are beyond what float32 can scale")
     if volume.data.min() == volume.data.max():
         raise Refused("constant", "every voxel is the same after intensity scaling")
     return volume.data, Record(

@@ -74,7 +74,7 @@ def write_report(
         ),
         Section(
             "Samples",
-            "Synthetic scans: codes drawn from the prior, decoded. Nobody was scanned for these.",
+            "Synthetic scans: codes drawn from the prior, decoded.",
             _table(metrics, ["samples", "unique_samples"]),
             [("Sagittal, coronal and axial middle slices of each", _gallery(shown.samples))],
         ),
@@ -86,7 +86,11 @@ def write_report(
 
 
 def _table(metrics: Metrics, names: Sequence[str]) -> list[tuple[str, str, str]]:
-    return [(name.replace("_", " "), f"{metrics[name]:.4g}", _meaning(name)) for name in names]
+    return [
+        (name.replace("_", " "), f"{metrics[name]:.4g}", _meaning(name))
+        for name in names
+        if name in metrics
+    ]
 
 
 def _meaning(name: str) -> str:

@@ -28,6 +28,7 @@ class Batch:
     count: int
     seed: int
     temperature: float
+    suffix: str
     vqvae: str
     prior: str
     out: str
@@ -61,6 +62,7 @@ def sample(
                 count=settings.count,
                 seed=settings.seed,
                 temperature=settings.temperature,
+                suffix=settings.suffix,
                 vqvae=str(vqvae),
                 prior=str(prior),
                 out=str(work.out),
@@ -73,6 +75,7 @@ def sample(
             {
                 "downsamplings": list(generator.vqvae.downsamplings),
                 "vqvae_weights": generator.about["weights"],
+                "prior_weights": generator.prior_about["weights"],
                 "seed": settings.seed,
                 "temperature": settings.temperature,
             }
@@ -111,7 +114,12 @@ def _draw(batch: Batch, numbers: Sequence[int]) -> None:
             "Temperature": batch.temperature,
             "VQVAEWeights": generator.about["weights"],
         }
-        bids.write_scan(Path(batch.out), _label(number), volume, generator.about["spacing"], about)
+        bids.write_scan(
+            Path(batch.out) / bids.scan_path(_label(number), batch.suffix),
+            volume,
+            generator.about["spacing"],
+            about,
+        )
     arrays = [
         level[: len(numbers)].cpu().numpy().astype(code_dtype(size))
         for level, size in zip(codes, generator.prior.num_embeddings, strict=True)

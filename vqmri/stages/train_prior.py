@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from vqmri.build.train_prior import prior_arguments
 from vqmri.codes import CodeStore
+from vqmri.errors import IntegrityError
 from vqmri.evaluation.likelihood import held_out_likelihood, inside
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, publishing, replace_file
@@ -22,22 +26,36 @@ from vqmri.tracking.tracker import NullTracker
 from vqmri.training.batches import batch_indices
 from vqmri.training.device import choose_device, mixed_precision
 from vqmri.training.loop import Task, fit
-from vqmri.training.model_folder import write_model
+from vqmri.training.model_folder import HISTORY, write_model
 from vqmri.training.optim import adamw, warmup_cosine
 
 FORMAT_VERSION = 1
-HISTORY = "history.json"
 REGISTERED = "vqmri-generator"
 _LOOKS_AT_HELD_OUT = 10  # times in a training
+
+
+class Data(NamedTuple):
+    """Codes in memory, per level with the finest first.
+
+    subjects: of the training items; masks: held-out positions inside the fields of view
+    """
+
+    train: list[Tensor]
+    subjects: list[str]
+    held_out: list[Tensor]
+    masks: list[Bool[np.ndarray, "item ..."]]
 
 
 def train_prior(
     params: Params, data: Layout, *, tracker: Tracker | None = None, each: Map = map
 ) -> Metrics:
-    """Publish data/prior and register it with the VQ-VAE as the generator."""
+    """Publish data/prior and register it with the VQ-VAE as the generator.
+
+    IntegrityError when the codes are not those of the published VQ-VAE.
+    """
     tracker = tracker or NullTracker()
     settings = params.train_prior
-    folder = data.need("codes")
+    folder, vqvae = data.need("codes"), data.need("vqvae")
     identity = Identity(
         "train_prior",
         FORMAT_VERSION,
@@ -46,66 +64,84 @@ def train_prior(
     )
     with publishing(data.output("prior"), data.work, identity) as work:
         store = CodeStore(folder)
-        rows = [Record(**row) for row in store.attributes["records"]]
-        train = [i for i, row in enumerate(rows) if row.split == TRAIN]
-        held = [i for i, row in enumerate(rows) if row.split == HELD_OUT]
-        codes, held_codes = _tensors(store, train), _tensors(store, held)
-        masks = [
-            inside([code_box(rows[i].box, factor) for i in held], grid)
-            for factor, grid in zip(store.attributes["downsamplings"], store.grids, strict=True)
-        ]
-        device = choose_device()
+        if store.attributes["vqvae"] != digest(vqvae):
+            raise IntegrityError(
+                f"{folder} holds codes of another VQ-VAE than {vqvae}. Run `vqmri encode`."
+            )
         torch.manual_seed(params.seed)
         arguments = prior_arguments(
             settings, grids=store.grids, num_embeddings=store.num_embeddings
         )
-        model = Prior(**arguments).to(device)
-        steps_per_epoch = -(-len(train) // settings.batch_size)
-        looks = -(-settings.steps // steps_per_epoch // _LOOKS_AT_HELD_OUT) * steps_per_epoch
-
-        def batch(step: int) -> list[int]:
-            return batch_indices(step, settings.batch_size, len(train), params.seed)
-
-        def terms(step: int) -> Mapping[str, Tensor]:
-            chosen = [level[batch(step)].to(device).long() for level in codes]
-            with mixed_precision(device):
-                logits = model(chosen)
-            loss = nats_per_code(logits, chosen)
-            return {"loss": loss, "bits_per_code": loss.detach() / np.log(2)}
-
-        def epoch(step: int) -> Metrics:
-            if step % looks and step != settings.steps:
-                return {}
-            likelihood = held_out_likelihood(model, held_codes, masks)
-            return {"held_out_bits_per_code": likelihood.bits_per_code}
-
-        history = fit(
-            Task(
-                name="train_prior",
-                model=model,
-                terms=terms,
-                subjects=lambda step: [rows[train[i]].subject for i in batch(step)],
-                epoch=epoch,
-            ),
-            adamw(model, settings.weight_decay),
-            warmup_cosine(settings.learning_rate, settings.warmup, settings.steps),
-            steps=settings.steps,
-            steps_per_epoch=steps_per_epoch,
-            seed=params.seed,
-            checkpoints=work.state,
-            tracker=tracker,
-        )
+        model = Prior(**arguments).to(choose_device())
+        history = _fit(params, model, _load(store), work.state, tracker)
         about = {
             "codes": identity.inputs["codes"],
             "vqvae_weights": store.attributes["vqvae_weights"],
         }
         write_model(work.out, model, arguments, about)
         replace_file(work.out / HISTORY, (json.dumps(history) + "\n").encode())
-    folders = {"vqvae": data.need("vqvae"), "prior": data.output("prior")}
-    tracker.model(REGISTERED, folders)
+    tracker.model(REGISTERED, {"vqvae": vqvae, "prior": data.output("prior")})
     return {key: value for key, value in history[-1].items() if key != "step"}
 
 
+def _fit(
+    params: Params, model: Prior, data: Data, checkpoints: Path, tracker: Tracker
+) -> list[Metrics]:
+    """Train the model in place; its history."""
+    settings = params.train_prior
+    count = len(data.subjects)
+    steps_per_epoch = -(-count // settings.batch_size)
+    looks = -(-settings.steps // steps_per_epoch // _LOOKS_AT_HELD_OUT) * steps_per_epoch
+
+    def batch(step: int) -> list[int]:
+        return batch_indices(step, settings.batch_size, count, params.seed)
+
+    def terms(step: int) -> Mapping[str, Tensor]:
+        chosen = [level[batch(step)].to(model.device).long() for level in data.train]
+        with mixed_precision(model.device):
+            logits = model(chosen)
+        loss = nats_per_code(logits, chosen)
+        return {"loss": loss, "bits_per_code": loss.detach() / np.log(2)}
+
+    def epoch(step: int) -> Metrics:
+        if step % looks and step != settings.steps:
+            return {}
+        likelihood = held_out_likelihood(model, data.held_out, data.masks)
+        return {"held_out_bits_per_code": likelihood.bits_per_code}
+
+    return fit(
+        Task(
+            name="train_prior",
+            model=model,
+            terms=terms,
+            subjects=lambda step: [data.subjects[i] for i in batch(step)],
+            epoch=epoch,
+        ),
+        adamw(model, settings.weight_decay),
+        warmup_cosine(settings.learning_rate, settings.warmup, settings.steps),
+        steps=settings.steps,
+        steps_per_epoch=steps_per_epoch,
+        seed=params.seed,
+        checkpoints=checkpoints,
+        tracker=tracker,
+    )
+
+
+def _load(store: CodeStore) -> Data:
+    rows = [Record(**row) for row in store.attributes["records"]]
+    train = [i for i, row in enumerate(rows) if row.split == TRAIN]
+    held = [i for i, row in enumerate(rows) if row.split == HELD_OUT]
+    levels = zip(store.attributes["downsamplings"], store.grids, strict=True)
+    return Data(
+        train=_tensors(store, train),
+        subjects=[rows[i].subject for i in train],
+        held_out=_tensors(store, held),
+        masks=[
+            inside([code_box(rows[i].box, factor) for i in held], grid) for factor, grid in levels
+        ],
+    )
+
+
 def _tensors(store: CodeStore, indices: list[int]) -> list[Tensor]:
-    """Codes of some items as int32 tensors in memory, finest level first."""
+    """Codes of some items as int32, which is what memory is worth; a batch becomes int64."""
     return [torch.from_numpy(level.astype(np.int32)) for level in store.read(indices)]

@@ -78,7 +78,7 @@ class MlflowTracker:
             yield
         except (MlflowException, OSError) as error:
             self._alive = False
-            log.warning("MLflow does not answer; this run is no longer tracked: %s", error)
+            log.warning("Tracking failed; from here on this run is not tracked: %s", error)
 
 
 @contextmanager
@@ -111,6 +111,7 @@ def connect(root: Path) -> None:
     store = root.resolve() / "mlruns"
     store.mkdir(exist_ok=True)
     mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it: it would stick to this project
     if mlflow.get_experiment_by_name(EXPERIMENT) is None:
         mlflow.create_experiment(EXPERIMENT, (store / "artifacts").as_uri())
     mlflow.set_experiment(EXPERIMENT)

@@ -24,7 +24,7 @@ class GeneratorModel(PythonModel):  # type: ignore[misc]
         rows = model_input.reset_index(drop=True)
         volumes: dict[int, np.ndarray] = {}
         for seed, group in rows.groupby("seed"):
-            drawn = self._generator.sample(int(str(seed)), [int(n) for n in group["number"]])
+            drawn = self._generator.sample(int(str(seed)), [int(n) for n in group["number"]], 1.0)
             volumes |= dict(zip(group.index, drawn, strict=True))
         return np.stack([volumes[row] for row in rows.index])
 

@@ -10,7 +10,8 @@ def choose_device() -> torch.device:
     """The first CUDA device if there is one, else the CPU with as many threads as it has cores.
 
     The number of threads is set here because sums depend on it in their last bits, and a thread
-    that is not the main one (a Prefect task's) would otherwise start with another number.
+    that is not the main one (a Prefect task's) would otherwise start with another number. So the
+    same bytes are promised for the same CPU with the same number of cores.
     """
     if torch.cuda.is_available():
         return torch.device("cuda")

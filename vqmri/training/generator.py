@@ -26,7 +26,8 @@ fixed size and a fixed slot are what makes sample i depend on (seed, i, model) a
 class Generator:
     """The two published models that make synthetic scans.
 
-    about: the VQ-VAE's description: shape, spacing and orientation of the volumes
+    about, prior_about: the models' descriptions; shape, spacing and orientation of the volumes
+        stand in the first
     Raises IntegrityError when the prior was trained on the codes of another VQ-VAE.
     """
 
@@ -43,6 +44,7 @@ class Generator:
         self.vqvae = vqvae.to(self.device)
         self.prior = prior.to(self.device)
         self.about = about
+        self.prior_about = prior_about
 
     def draw(
         self,
@@ -64,7 +66,7 @@ class Generator:
         return volumes.float().clamp(0, 1).cpu().numpy()
 
     def sample(
-        self, seed: int, numbers: Sequence[int], temperature: float = 1.0
+        self, seed: int, numbers: Sequence[int], temperature: float
     ) -> Float[np.ndarray, "sample channel *space"]:
         """The synthetic volumes of some numbers, in their order."""
         volumes: dict[int, np.ndarray] = {}

@@ -2,6 +2,7 @@
 
     model.json           kind, constructor's arguments, and what the model is about
     weights.safetensors  its state
+    history.json         its training: a list of rows, for plots
 
 The folder is enough: the registry's models hold a copy of it and of this library.
 """
@@ -19,6 +20,7 @@ from vqmri.outputs import Manifest, sha256_of
 
 FORMAT_VERSION = 1
 DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
+HISTORY = "history.json"
 
 Model = TypeVar("Model", bound=nn.Module)
 
