@@ -2,12 +2,14 @@
 
 import csv
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
+from tests.conftest import tiny_values
 from vqmri.codes import CodeStore
 from vqmri.errors import IntegrityError
 from vqmri.layout import MADE_BY, Layout
@@ -138,3 +140,25 @@ def test_outputs_that_do_not_belong_together_are_refused(
         train_prior(tiny, copy_of_finished)
     with pytest.raises(IntegrityError, match="train_prior"):
         sample(tiny, copy_of_finished)
+
+
+def test_two_levels_go_through_the_whole_pipeline(tmp_path: Path) -> None:
+    values = tiny_values()
+    values["train_vqvae"]["levels"] = [
+        {"downsampling": 2, "num_embeddings": 16},
+        {"downsampling": 4, "num_embeddings": 300},
+    ]
+    values["ingest"] |= {"shape": [8, 12, 8], "spacing": [20.0, 20.0, 20.0]}
+    values["ingest"]["source"] |= {"count": 8, "spacing": 20.0}
+    values["train_prior"]["num_layers"] = 2
+    values["sample"]["count"] = 2
+    params, data = Params.model_validate(values), Layout(tmp_path)
+    for stage in (ingest, train_vqvae, encode, train_prior, sample, evaluate):
+        metrics = stage(params, data)
+    codes = CodeStore(data.output("codes"))
+    assert codes.grids == [(4, 6, 4), (2, 3, 2)]
+    assert [level.dtype for level in codes.read([0])] == [np.uint8, np.uint16]
+    assert metrics["bits_per_voxel"] == pytest.approx(4 / 8 + np.log2(300) / 64)
+    assert {"usage_level_0", "usage_level_1"} <= metrics.keys()
+    drawn = CodeStore(data.output("samples")).read([0, 1])
+    assert [level.shape for level in drawn] == [(2, 4, 6, 4), (2, 2, 3, 2)]

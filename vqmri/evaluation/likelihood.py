@@ -41,7 +41,7 @@ def inside(boxes: Sequence[Box], grid: Sequence[int]) -> Bool[np.ndarray, "item 
 
 @torch.inference_mode()
 def held_out_likelihood(
-    prior: Prior, codes: Sequence[Tensor], masks: Sequence[Bool[np.ndarray, "item *grid"]]
+    prior: Prior, codes: Sequence[Tensor], masks: Sequence[Bool[np.ndarray, "item ..."]]
 ) -> Likelihood:
     """Bits per code of items, codes and masks per level, finest first. Leaves the prior's mode."""
     was_training = prior.training
