@@ -1,10 +1,28 @@
 """Convolutions in 2D and 3D by one name."""
 
-from typing import Any
+from typing import Any, final
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-_KINDS: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+
+@final
+class _Conv3d(nn.Conv3d):
+    """nn.Conv3d with a right weight gradient on two planes.
+
+    Where the processor computes in bfloat16 (AVX-512, PyTorch 2.13), the weight gradient of a
+    padded 3×3×3 convolution over exactly two planes is infinite or wrong; padded beforehand it is
+    right, and so is every other size.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (nn.Conv3d's own name)
+        if input.shape[2] != 2 or not any(self.padding):
+            return super().forward(input)
+        widths = [int(width) for width in self.padding[::-1] for _ in range(2)]
+        return functional.conv3d(functional.pad(input, widths), self.weight, self.bias)
+
+
+_KINDS: dict[int, Any] = {2: nn.Conv2d, 3: _Conv3d}
 
 
 def convolution(
