@@ -81,11 +81,13 @@ def init(preset: str, raw: str | None) -> None:
     if raw:
         before = yaml.safe_load(text)["ingest"]["raw"]
         text = text.replace(f"raw: {before}", f"raw: {json.dumps(raw)}", 1)
+    kept = ""
     if Path(PARAMS).is_file():
         replace_file(Path(f"{PARAMS}.old"), Path(PARAMS).read_bytes())
+        kept = f"; what it was is in {PARAMS}.old"
     replace_file(Path(PARAMS), text.encode())
     Params.load(Path(PARAMS))
-    click.echo(f"{PARAMS} is now the preset {preset}; what it was is in {PARAMS}.old.")
+    click.echo(f"{PARAMS} is now the preset {preset}{kept}.")
 
 
 @main.command()

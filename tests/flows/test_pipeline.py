@@ -1,22 +1,15 @@
 """The pipeline flow on real servers: Prefect's temporary one, and a server with a worker."""
 
 import json
-import os
 import re
-import signal
-import socket
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 import yaml
 
 from tests.conftest import REPO
+from tests.servers import free_port, process, wait_for
 from vqmri.stages import STAGES
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
@@ -34,45 +27,6 @@ def run(checkout: Path, shell: dict[str, str], *command: str) -> str:
 def bytes_of(checkout: Path) -> dict[str, bytes]:
     found = {name: (checkout / f"data/{name}/MANIFEST.json").read_bytes() for name in OUTPUTS}
     return found | {"metrics": (checkout / "data/metrics.json").read_bytes()}
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-@contextmanager
-def process(
-    checkout: Path, shell: dict[str, str], log: Path, *command: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A server for the time of the block; ended by its process group, whatever happens."""
-    with log.open("wb") as file:
-        child = subprocess.Popen(
-            command, cwd=checkout, env=shell, stdout=file, stderr=file, start_new_session=True
-        )
-    try:
-        yield child
-    finally:
-        os.killpg(child.pid, signal.SIGTERM)
-        try:
-            child.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait(10)
-
-
-def wait_for(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(240):
-        assert child.poll() is None, log.read_text()
-        try:
-            with urlopen(url, timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except (URLError, ConnectionError, TimeoutError):
-            time.sleep(0.5)
-    raise AssertionError(f"{url} does not answer: {log.read_text()[-3000:]}")
 
 
 def test_flow_and_dvc_give_the_same_bytes_and_each_knows_what_the_other_did(

@@ -1,5 +1,7 @@
 """The registry's models, loaded in processes that have no project around them."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from tests.servers import free_port, process, wait_for
 from vqmri.layout import Layout
 from vqmri.tracking.mlflow import _flat, tracked
 from vqmri.tracking.tracker import NullTracker
@@ -36,7 +39,9 @@ def tracking_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}"
 
 
-@pytest.mark.filterwarnings("ignore")  # MLflow's own, at registration
+# MLflow's own, at registration: the signature is given, and an example would mean drawing samples
+@pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*input example was not provided:UserWarning")
 def test_registered_models_reconstruct_and_sample_without_a_project(
     finished: Layout, tmp_path: Path, tracking_uri: str
 ) -> None:
@@ -81,6 +86,37 @@ def test_without_a_server_the_stage_goes_on_untracked(
         assert isinstance(tracker, NullTracker)
         tracker.metrics({"a": 1.0})
     assert "not tracked" in caplog.text
+
+
+@pytest.mark.services
+def test_a_server_that_dies_in_mid_run_does_not_stop_the_stage(
+    tmp_path: Path,
+    shell: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    port = free_port()
+    uri, log = f"http://127.0.0.1:{port}", tmp_path / "server.log"
+    command = (
+        "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "--artifacts-destination", str(tmp_path / "artifacts"),
+    )  # fmt: skip
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with process(tmp_path, shell, log, *command) as server:
+        wait_for(f"{uri}/health", server, log)
+        with tracked("encode", tmp_path) as tracker:
+            assert not isinstance(tracker, NullTracker)
+            tracker.metrics({"loss": 1.0})
+            assert "not tracked" not in caplog.text
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait(30)
+            for step in range(1, 4):
+                tracker.metrics({"loss": 0.5}, step=step)
+            tracker.params({"a": 1})
+            tracker.model("vqmri-vqvae", {})
+    assert caplog.text.count("from here on this run is not tracked") == 1
 
 
 def test_an_error_of_the_stage_is_not_taken_for_the_servers(

@@ -7,7 +7,7 @@ model folders as artifacts: no pickle is written or read.
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -47,38 +47,39 @@ class MlflowTracker:
         self._alive = True
 
     def params(self, values: Mapping[str, Any]) -> None:
-        with self._tolerant():
-            mlflow.log_params(_flat(values))
+        self._try(lambda: mlflow.log_params(_flat(values)))
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        with self._tolerant():
-            mlflow.log_metrics(dict(values), step=step)
+        self._try(lambda: mlflow.log_metrics(dict(values), step=step))
 
     def model(self, name: str, folders: Mapping[str, Path]) -> None:
         """Register the folders as the next version of `name`, and call that the challenger."""
-        with self._tolerant():
-            code = Path(__file__).with_name(f"pyfunc_{name.removeprefix('vqmri-')}.py")
-            info = mlflow.pyfunc.log_model(
-                name=name,
-                python_model=str(code),
-                artifacts={key: str(folder) for key, folder in folders.items()},
-                code_paths=[str(Path(vqmri.__file__).parent)],
-                signature=SIGNATURES[name],
-                pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in _NEEDED],
-                registered_model_name=name,
-            )
-            number = str(info.registered_model_version)
-            mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, number)
+        self._try(lambda: _register(name, folders))
 
-    @contextmanager
-    def _tolerant(self) -> Iterator[None]:
+    def _try(self, action: Callable[[], object]) -> None:
+        """Do it, unless tracking has failed before: a dead server costs its time-out only once."""
         if not self._alive:
             return
         try:
-            yield
+            action()
         except (MlflowException, OSError) as error:
             self._alive = False
             log.warning("Tracking failed; from here on this run is not tracked: %s", error)
+
+
+def _register(name: str, folders: Mapping[str, Path]) -> None:
+    code = Path(__file__).with_name(f"pyfunc_{name.removeprefix('vqmri-')}.py")
+    info = mlflow.pyfunc.log_model(
+        name=name,
+        python_model=str(code),
+        artifacts={key: str(folder) for key, folder in folders.items()},
+        code_paths=[str(Path(vqmri.__file__).parent)],
+        signature=SIGNATURES[name],
+        pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in _NEEDED],
+        registered_model_name=name,
+    )
+    number = str(info.registered_model_version)
+    mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, number)
 
 
 @contextmanager
