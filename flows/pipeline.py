@@ -15,13 +15,14 @@ from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.record import is_unchanged
 from flows.sample import sample
+from flows.study import study
 from flows.train_prior import train_prior
 from flows.train_vqvae import train_vqvae
 from vqmri.errors import STORAGE, VqmriError
 from vqmri.layout import Layout
 from vqmri.stages.report import REPORT
 
-STAGE_FLOWS = (ingest, train_vqvae, encode, train_prior, sample, evaluate)
+STAGE_FLOWS = (ingest, train_vqvae, encode, train_prior, sample, study, evaluate)
 
 
 @flow(name="pipeline")

@@ -1,6 +1,6 @@
 """How a flow runs a stage: shards as mapped tasks, metrics as an artifact."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,18 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     return (future.result() for future in futures)
 
 
-def run_stage(name: str) -> Metrics:
-    """Run a stage on the project in the current folder, and let DVC know that it ran."""
+def run_stage(
+    name: str, *, changes: Mapping[str, Any] | None = None, out: Path | None = None
+) -> Metrics:
+    """Run a stage on the project in the current folder, and let DVC know that it ran.
+
+    changes, out: see `vqmri.stages.run`; DVC is told nothing of an output outside the project's own
+    """
     logger = get_run_logger()
     params = Params.load(Path(PARAMS))
-    metrics = run(name, Path.cwd(), each=each)
-    record(name, params)
+    metrics = run(name, Path.cwd(), each=each, changes=changes, out=out)
+    if out is None:
+        record(name, params)
     logger.info("%s: %s", name, ", ".join(f"{k} {v:.5g}" for k, v in sorted(metrics.items())))
     create_table_artifact(
         key=name.replace("_", "-"),

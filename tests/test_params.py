@@ -86,6 +86,71 @@ def test_the_path_of_a_sources_fault_is_that_of_the_file(tmp_path: Path) -> None
         load(values, tmp_path)
 
 
+IDX = {
+    "kind": "idx",
+    "train_images": "a",
+    "train_labels": "b",
+    "test_images": "c",
+    "test_labels": "d",
+    "covariate": "digit",
+}
+IMAGES = {"kind": "images", "images": "*/*.png", "channels": 3, "covariate": "class"}
+NIFTI = {"kind": "nifti", "images": "*.nii", "labels": "labels/*.nii"}
+FLAT = {"spacing": None, "percentiles": None, "shape": [16, 24]}
+
+
+def with_source(source: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    values = tiny_values()
+    values["ingest"] |= {"source": source, **changes}
+    return values
+
+
+def test_sources_of_pictures(tmp_path: Path) -> None:
+    idx = load(with_source(IDX, **FLAT, held_out=None), tmp_path)
+    assert idx.ingest.shape == (16, 24)
+    assert load(with_source(IMAGES, **FLAT), tmp_path).ingest.held_out == 0.2
+    tested = with_source(IMAGES | {"test_images": "test/*.png"}, **FLAT, held_out=None)
+    assert load(tested, tmp_path).ingest.held_out is None
+
+
+def test_channels_of_a_scan(tmp_path: Path) -> None:
+    source = NIFTI | {"modalities": {"T2w": "*_T2w.nii"}, "label_values": [0, 2, 1]}
+    assert load(with_source(source), tmp_path).ingest.source.kind == "nifti"
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "expected"),
+    [
+        (IDX, FLAT, "ingest.held_out = 0.2: this source has a test part of its own"),
+        (IMAGES | {"test_images": "t/*"}, FLAT, "ingest.held_out = 0.2: this source has a test"),
+        (IMAGES, FLAT | {"held_out": None}, "ingest.held_out = None: this source has no test"),
+        (NIFTI, {"held_out": None}, "ingest.held_out = None: this source has no test part"),
+        (IMAGES, FLAT | {"spacing": [1.0] * 3}, "ingest.spacing = [1.0, 1.0, 1.0]: pictures"),
+        (IMAGES, FLAT | {"percentiles": [1.0, 99.0]}, "ingest.percentiles = [1.0, 99.0]: pict"),
+        (NIFTI, {"spacing": None}, "ingest.spacing = None: a source of kind nifti needs it"),
+        (NIFTI, {"percentiles": None}, "ingest.percentiles = None: a source of kind nifti needs"),
+        (NIFTI, {"shape": [16, 24]}, "ingest.shape = [16, 24]: a source of kind nifti has 3 axes"),
+        (IMAGES, FLAT | {"shape": [16] * 3}, "a source of kind images has 2 axes"),
+        (IMAGES | {"channels": 2}, FLAT, "ingest.source.channels = 2: Input should be 1 or 3"),
+        (IMAGES | {"images": "/a"}, FLAT, "ingest.source.images = '/a'"),
+        (NIFTI | {"labels": None, "label_values": [0, 1]}, {}, "add `labels` or remove it"),
+        (NIFTI | {"label_values": [1, 0]}, {}, "ingest.source.label_values = [1, 0]: 0, the back"),
+        (NIFTI | {"label_values": [0, 1, 1]}, {}, "none twice"),
+        (NIFTI | {"label_values": [0]}, {}, "at least two"),
+        (NIFTI | {"label_values": [0, 2**31]}, {}, "ingest.source.label_values.1 = 2147483648"),
+        (NIFTI | {"modalities": {"dseg": "*"}}, {}, "'dseg' is the name of another channel"),
+        (NIFTI | {"modalities": {"T2-w": "*"}}, {}, "ingest.source.modalities.T2-w"),
+    ],
+)
+def test_what_does_not_fit_a_source_is_refused(
+    tmp_path: Path, source: dict[str, Any], changes: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ParamsError) as caught:
+        load(with_source(source, **changes), tmp_path)
+    assert expected in str(caught.value)
+    assert "1 fault," in str(caught.value)
+
+
 def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="vqmri init"):
         Params.load(tmp_path / "params.yaml")

@@ -36,8 +36,9 @@ class Commands(click.Group):
 def main() -> None:
     """Synthetic MRI scans by VQ-VAE and PixelCNN.
 
-    Stages, in order: ingest, train_vqvae, encode, train_prior, sample, evaluate. Each reads
-    params.yaml in the current folder and publishes below data/. `dvc repro` runs what must run.
+    Stages, in order: ingest, train_vqvae, encode, train_prior, sample, study, evaluate. Each
+    reads params.yaml in the current folder and publishes below data/. `dvc repro` runs what must
+    run.
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")
 
@@ -56,11 +57,57 @@ _HELP = {
     "train_vqvae": "Train the autoencoder: data/vqvae.",
     "encode": "Encode all volumes: data/codes.",
     "train_prior": "Train the prior over the codes: data/prior.",
-    "sample": "Draw synthetic scans: data/samples.",
+    "study": "Measure whether the prior is needed: data/study.",
     "evaluate": "Measure, and write the report: data/report.",
 }
 for _name in STAGES:
-    main.command(_name, help=_HELP[_name])(_stage(_name))
+    if _name != "sample":  # the one with options
+        main.command(_name, help=_HELP[_name])(_stage(_name))
+
+
+def _covariates(
+    context: click.Context, option: click.Parameter, pairs: tuple[str, ...]
+) -> dict[str, str | list[str]]:
+    """NAME=VALUE, or NAME=VALUE,VALUE for a list that the samples go through."""
+    found: dict[str, str | list[str]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE")
+        found[name] = value.split(",") if "," in value else value
+    return found
+
+
+@main.command()
+@click.option(
+    "--covariate",
+    "covariates",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_covariates,
+    help="Of the synthetic subjects, as sex=F; may be repeated.",
+)
+@click.option(
+    "--extrapolate",
+    is_flag=True,
+    default=None,
+    help="Allow a covariate outside the range of the training subjects.",
+)
+@click.option("--count", type=int, help="Number of samples.")
+@click.option("--seed", type=int, help="With a sample's number it decides that sample.")
+@click.option("--guidance", type=float, help="Above 1, follow the covariates more.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write in place of data/samples; needed with any other option.",
+)
+def sample(out: Path | None, **options: object) -> None:
+    """Draw synthetic scans: data/samples, or what the options ask for in --out."""
+    from vqmri.stages.run import run
+
+    changes = {name: value for name, value in options.items() if value not in (None, {})}
+    metrics = run("sample", Path.cwd(), changes=changes, out=out)
+    click.echo(json.dumps(metrics, sort_keys=True))
 
 
 @main.command()

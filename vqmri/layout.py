@@ -12,6 +12,7 @@ MADE_BY = {
     "codes": "encode",
     "prior": "train_prior",
     "samples": "sample",
+    "study": "study",
     "report": "evaluate",
 }
 """Which stage makes which folder."""

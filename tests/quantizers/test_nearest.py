@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqmri.quantizers import nearest
+from vqmri.quantizers import nearest, squared_distances
 from vqmri.quantizers.nearest import TOKENS_PER_CHUNK
 
 
@@ -29,3 +29,18 @@ def test_autocast_does_not_make_neighbours_wrong() -> None:
     latents = torch.tensor([[1000.4], [1000.6]])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert nearest(latents, codebook).tolist() == [0, 1]
+
+
+def test_distances_equal_numpy_in_float64() -> None:
+    latents, codebook = torch.randn(50, 8), torch.randn(16, 8)
+    expected = np.square(latents.double().numpy()[:, None] - codebook.double().numpy()[None]).sum(
+        axis=2
+    )
+    found = squared_distances(latents, codebook).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_small_distances_of_long_vectors_are_not_lost() -> None:
+    latents, codebook = torch.tensor([[1000.25, 1000.0]]), torch.tensor([[1000.0, 1000.0]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert squared_distances(latents, codebook).item() == pytest.approx(0.0625, rel=1e-5)

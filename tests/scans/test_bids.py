@@ -9,9 +9,11 @@ import pytest
 import vqmri
 from vqmri.scans import nifti
 from vqmri.scans.bids import centred_affine, describe, scan_path, write_scan
+from vqmri.scans.volume import Channel
 
 SPACING = (1.0, 1.5, 2.5)
 ABOUT = {"Seed": 3, "Sample": 0}
+IMAGE = (Channel("image"),)
 
 
 @pytest.fixture
@@ -31,9 +33,8 @@ def write(
     spacing: tuple[float, ...],
     about: dict[str, Any],
 ) -> Path:
-    path = folder / scan_path(label, "T1w")
-    write_scan(path, volume, spacing, about)
-    return path
+    write_scan(folder, label, "T1w", volume, IMAGE, spacing, about)
+    return folder / scan_path(label, "T1w")
 
 
 def test_the_centre_of_the_volume_is_the_origin() -> None:
@@ -111,7 +112,61 @@ def test_the_description_says_what_made_it(tmp_path: Path) -> None:
     assert lines == ["participant_id", "sub-0000", "sub-0001"]
 
 
-def test_a_volume_of_two_channels_is_no_scan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected one channel, found 2"):
-        write(tmp_path, "0", np.zeros((2, 4, 4, 4), dtype=np.float32), SPACING, {})
-    assert not list(tmp_path.iterdir())
+def test_covariates_are_columns_of_the_participants(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"age": 61.5, "sex": "F"}, {"sex": None, "site": 2}]
+    describe(tmp_path, name="samples", model="ab", labels=["0", "1"], covariates=rows)
+    lines = (tmp_path / "participants.tsv").read_text().splitlines()
+    assert lines == [
+        "participant_id\tage\tsex\tsite",
+        "sub-0\t61.5\tF\tn/a",
+        "sub-1\tn/a\tn/a\t2",
+    ]
+    with pytest.raises(ValueError, match="zip"):
+        describe(tmp_path, name="samples", model="ab", labels=["0"], covariates=rows)
+
+
+@pytest.mark.parametrize(
+    ("label_values", "dtype"),
+    [
+        ((0, 1, 2), np.uint8),
+        ((0, 300, 7), np.uint16),
+        ((0, -1, 5), np.int8),
+        ((0, -1, 200), np.int16),
+        ((0, 2**31 - 1, -4), np.int32),
+    ],
+)
+def test_each_channel_is_a_file_and_a_label_map_has_its_values(
+    tmp_path: Path, label_values: tuple[int, ...], dtype: type
+) -> None:
+    random = np.random.default_rng(0)
+    label = random.integers(0, 3, (1, 6, 7, 9)).astype(np.float32)
+    volume = np.concatenate([random.random((2, 6, 7, 9), dtype=np.float32), label])
+    channels = (Channel("image"), Channel("T2w"), Channel("dseg", label_values))
+    write_scan(tmp_path, "1", "T1w", volume, channels, SPACING, ABOUT)
+    names = sorted(path.name for path in (tmp_path / "sub-1/anat").iterdir())
+    assert names == [
+        f"sub-1_desc-synthetic_{suffix}.{ending}"
+        for suffix in ("T1w", "T2w", "dseg")
+        for ending in ("json", "nii.gz")
+    ]
+    for suffix, expected in (("T1w", volume[0]), ("T2w", volume[1])):
+        image: Any = nib.load(tmp_path / scan_path("1", suffix))
+        assert image.get_data_dtype() == np.float32
+        assert np.array_equal(np.asarray(image.dataobj), expected)
+    labels: Any = nib.load(tmp_path / scan_path("1", "dseg"))
+    assert labels.get_data_dtype() == dtype
+    found = np.asarray(labels.dataobj)
+    assert np.array_equal(found, np.array(label_values)[label[0].astype(int)])
+    assert np.allclose(labels.affine, centred_affine((6, 7, 9), SPACING))
+
+
+def test_channels_that_are_not_those_of_the_volume_are_refused(tmp_path: Path) -> None:
+    two = np.zeros((2, 4, 4, 4), dtype=np.float32)
+    with pytest.raises(ValueError, match="1 channels are named and 2 are given"):
+        write_scan(tmp_path, "0", "T1w", two, IMAGE, SPACING, {})
+    with pytest.raises(ValueError, match="two channels would be one file"):
+        write_scan(tmp_path, "0", "T1w", two, (*IMAGE, Channel("T1w")), SPACING, {})
+    label = (*IMAGE, Channel("dseg", (0, 1)))
+    for value in (0.5, 2.0, -1.0):
+        with pytest.raises(ValueError, match="whole numbers from 0 to 1"):
+            write_scan(tmp_path, "0", "T1w", np.full_like(two, value), label, SPACING, {})

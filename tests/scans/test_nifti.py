@@ -101,6 +101,7 @@ def test_good_files_are_read(
     volume, sha256 = nifti.read(path)
     assert volume.data.dtype == np.float32
     assert np.array_equal(volume.data, data.reshape(1, *SHAPE))
+    assert volume.affine is not None
     assert np.array_equal(volume.affine, AFFINE)
     assert sha256 == hashlib.sha256(raw).hexdigest()
 
@@ -121,6 +122,7 @@ def test_the_qform_is_used_when_there_is_no_sform(tmp_path: Path) -> None:
     header.set_qform(AFFINE, code=1)
     (tmp_path / "scan.nii").write_bytes(in_bytes(header, voxels()))
     volume, _ = nifti.read(tmp_path / "scan.nii")
+    assert volume.affine is not None
     assert np.allclose(volume.affine, AFFINE, atol=1e-5)
 
 
@@ -293,6 +295,7 @@ def test_any_damage_to_a_header_is_refused_or_harmless(tmp_path: Path) -> None:
             codes.add(refused.code)
         else:
             assert np.isfinite(volume.data).all()
+            assert volume.affine is not None
             assert np.isfinite(volume.affine).all()
     assert {"unreadable", "not-3d"} <= codes
 
@@ -321,6 +324,7 @@ def test_odd_files_of_the_shared_data_give_a_volume_or_a_refusal() -> None:
 def find(raw: Path, **options: Any) -> list[Candidate]:
     defaults: dict[str, Any] = {
         "images": "images/*",
+        "modalities": {},
         "labels": None,
         "table": None,
         "file_column": "file",
@@ -366,6 +370,68 @@ def test_find_pairs_labels_by_name(raw: Path) -> None:
         "labels/b.nii.gz",
         "",
     ]
+
+
+BIDS_FILES = (
+    "sub-1/anat/sub-1_T1w.nii.gz",
+    "sub-1/anat/sub-1_T2w.nii.gz",
+    "sub-1/anat/sub-1_dseg.nii.gz",
+    "sub-2/anat/sub-2_ses-a_T1w.nii.gz",
+    "sub-2/anat/sub-2_ses-b_T2w.nii.gz",
+    "sub-2/anat/sub-2_dseg.nii.gz",
+)
+
+
+@pytest.fixture
+def bids(tmp_path: Path) -> Path:
+    for name in BIDS_FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_modalities_go_by_the_name_in_another_folder(raw: Path) -> None:
+    found = find(raw, modalities={"FLAIR": "labels/*", "T2w": "labels/d*"})
+    assert [c.modalities for c in found] == [
+        ("labels/a.nii", ""),
+        ("labels/b.nii.gz", ""),
+        ("", ""),
+    ]
+
+
+def test_in_bids_the_last_suffix_may_differ(bids: Path) -> None:
+    found = find(bids, images="**/*_T1w.*", modalities={"T2w": "**/*_T2w.*"}, labels="**/*_dseg.*")
+    assert [c.source for c in found] == [BIDS_FILES[0], BIDS_FILES[3]]
+    assert [c.modalities for c in found] == [(BIDS_FILES[1],), ("",)]  # of another session
+    assert [c.label for c in found] == [BIDS_FILES[2], ""]
+
+
+def test_names_that_are_not_of_bids_must_be_the_same(tmp_path: Path) -> None:
+    for name in ("images/brain_001.nii", "labels/brain_002.nii"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    assert find(tmp_path, labels="labels/*")[0].label == ""
+
+
+@pytest.mark.parametrize(
+    ("images", "glob", "fault"),
+    [
+        ("**/*_T1w.*", "**/*", "T2w: .* matches .*sub-1_T1w.nii.gz, a scan itself"),
+        ("**/*_T1w.*", "**/*_[Td][2s]*", "which all belong to sub-1_T1w.nii.gz"),
+    ],
+)
+def test_a_glob_that_is_too_wide_is_an_error(
+    bids: Path, images: str, glob: str, fault: str
+) -> None:
+    with pytest.raises(InputError, match=fault):
+        find(bids, images=images, modalities={"T2w": glob})
+
+
+def test_two_label_maps_of_one_name_are_an_error(raw: Path) -> None:
+    (raw / "labels/more").mkdir()
+    (raw / "labels/more/b.nii.gz").touch()
+    with pytest.raises(InputError, match=r"several label maps called 'b\.nii\.gz'"):
+        find(raw, labels="labels/**/*")
 
 
 def test_find_reads_the_table(raw: Path) -> None:

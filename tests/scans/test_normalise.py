@@ -44,6 +44,7 @@ def turned(volume: Volume, orientation: np.ndarray) -> Volume:
 
 
 def world(volume: Volume, voxel: np.ndarray) -> np.ndarray:
+    assert volume.affine is not None
     return volume.affine[:3, :3] @ voxel + volume.affine[:3, 3]
 
 
@@ -138,6 +139,7 @@ def test_the_field_of_view_is_what_the_scan_covers(shape: tuple[int, int, int]) 
     assert np.all(volume.data[0][padding] == 0)
     # Each voxel of the box is the voxel of the scan that has the same place in the world.
     first = np.array([start for start, _ in box])
+    assert scan.affine is not None
     origin = np.linalg.solve(scan.affine, [*world(volume, first), 1.0])[:3]
     corner = np.rint(origin).astype(int)
     assert np.allclose(origin, corner, atol=1e-4)
@@ -175,3 +177,82 @@ def test_a_scan_whose_percentiles_are_one_value_is_refused() -> None:
             scan_of(data, np.eye(4)), spacing=(1.0,) * 3, shape=(8, 8, 8), percentiles=(0.5, 99.5)
         )
     assert caught.value.code == "constant"
+
+
+def labelled(affine: np.ndarray, values: int = 4) -> Volume:
+    """Balls of several labels; the image is bright where the label is, so that both must agree."""
+    index = np.indices((20, 24, 16))
+    label = np.zeros(index.shape[1:], dtype=np.float32)
+    for value in range(1, values):
+        centre = np.array([5 * value, 4 + 5 * value, 7])[:, None, None, None]
+        label[np.sqrt(((index - centre) ** 2).sum(axis=0)) < 4] = value
+    return Volume(label[None] * 10 + 5, affine, label)
+
+
+def oblique(degrees: float, spacing: tuple[float, float, float]) -> np.ndarray:
+    angle = np.radians(degrees)
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return turn @ affine_of(spacing) @ np.diag([-1.0, 1, -1, 1])
+
+
+@pytest.mark.parametrize("source", [(1.0, 1.0, 1.0), (0.9, 1.3, 2.1)])
+@pytest.mark.parametrize("degrees", [0, 25])
+@pytest.mark.parametrize("spacing", [1.0, 1.4])
+def test_a_label_map_goes_with_its_image(
+    source: tuple[float, float, float], degrees: float, spacing: float
+) -> None:
+    scan = labelled(oblique(degrees, source))
+    volume, box = normalise(
+        scan, spacing=(spacing,) * 3, shape=(40, 40, 40), percentiles=(0.0, 100.0)
+    )
+    label = volume.label
+    assert label is not None
+    assert label.dtype == np.float32
+    assert label.shape == (40, 40, 40)
+    assert set(np.unique(label)) == {0, 1, 2, 3}
+    assert volume.channels.shape == (2, 40, 40, 40)
+    padding = np.ones(label.shape, dtype=bool)
+    padding[crop(box)] = False
+    assert np.all(label[padding] == 0)
+    # Linear and nearest values differ at the edges of a label alone.
+    assert (np.abs(volume.data[0] * 3 - label)[crop(box)] < 0.01).mean() > 0.85
+    assert scan.label is not None
+    for value in (1, 2, 3):
+        before = Volume((scan.label == value).astype(np.float32)[None], scan.affine)
+        after = Volume((label == value).astype(np.float32)[None], volume.affine)
+        assert np.linalg.norm(centre_of_mass(after) - centre_of_mass(before)) < 0.5
+
+
+@pytest.mark.parametrize(
+    "orientation", ORIENTATIONS[::5], ids=lambda o: "".join(map(str, o.ravel()))
+)
+def test_a_label_map_is_turned_as_its_image_is(orientation: np.ndarray) -> None:
+    upright = landmark_scan(2.0)
+    scan = turned(upright, orientation)
+    label = (scan.data[0] / 100).astype(np.float32)
+    options = {"spacing": (2.0,) * 3, "shape": (10, 11, 12), "percentiles": (0.0, 100.0)}
+    volume, _ = normalise(Volume(scan.data, scan.affine, label), **options)  # type: ignore[arg-type]
+    assert volume.label is not None
+    assert np.allclose(volume.label, volume.data[0] * 3, atol=1e-4)
+
+
+def test_each_channel_has_a_scale_of_its_own() -> None:
+    random = np.random.default_rng(0)
+    data = random.gamma(2, 50, (2, 6, 6, 6)).astype(np.float32)
+    data[1] = data[1] * 1e4 - 7
+    options = {"spacing": (1.5,) * 3, "shape": (6, 6, 6), "percentiles": (1.0, 99.0)}
+    both, _ = normalise(Volume(data, np.eye(4)), **options)  # type: ignore[arg-type]
+    for channel in (0, 1):
+        alone, _ = normalise(Volume(data[[channel]], np.eye(4)), **options)  # type: ignore[arg-type]
+        assert np.array_equal(both.data[channel], alone.data[0])
+        assert both.data[channel].max() == 1
+
+
+def test_one_channel_without_a_scale_is_enough_to_be_refused() -> None:
+    data = np.random.default_rng(0).random((2, 6, 6, 6), dtype=np.float32)
+    data[1] = 3
+    with pytest.raises(Refused, match="constant"):
+        normalise(
+            Volume(data, np.eye(4)), spacing=(1.0,) * 3, shape=(6, 6, 6), percentiles=(1.0, 99.0)
+        )

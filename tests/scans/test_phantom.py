@@ -18,6 +18,7 @@ def aged(candidate: Candidate, age: float) -> Candidate:
 
 def world(volume: Volume) -> np.ndarray:
     """World coordinates of every voxel in mm, (3, x, y, z)."""
+    assert volume.affine is not None
     index = np.indices(volume.data.shape[1:])
     turned = np.einsum("ij,jxyz->ixyz", volume.affine[:3, :3], index)
     return turned + volume.affine[:3, 3, None, None, None]

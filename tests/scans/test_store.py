@@ -12,15 +12,18 @@ from vqmri.scans.store import (
     ARRAY,
     FORMAT_VERSION,
     STORE,
-    VOLUMES_PER_SHARD,
     VolumeStore,
     VolumeWriter,
     shard_range,
+    volumes_per_chunk,
+    volumes_per_shard,
 )
-from vqmri.scans.volume import Record
+from vqmri.scans.volume import Channel, Record
 
-COUNT = VOLUMES_PER_SHARD + 3
 SHAPE = (4, 6, 5)
+PER_SHARD = volumes_per_shard((1, *SHAPE))
+COUNT = PER_SHARD + 3
+IMAGE = (Channel("image"),)
 
 
 def record(index: int) -> Record:
@@ -49,7 +52,7 @@ def volumes() -> np.ndarray:
 
 
 def write_shard(writer: VolumeWriter, volumes: np.ndarray, shard: int) -> None:
-    writer.write_shard(shard, volumes[list(shard_range(shard, COUNT))])
+    writer.write_shard(shard, volumes[list(shard_range(shard, COUNT, PER_SHARD))])
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def folder(tmp_path: Path, volumes: np.ndarray) -> Path:
     writer.create(COUNT, 1, SHAPE)
     write_shard(writer, volumes, 0)
     write_shard(writer, volumes, 1)
-    writer.finish([record(i) for i in range(COUNT)], (1.0, 1.5, 2.0))
+    writer.finish([record(i) for i in range(COUNT)], (1.0, 1.5, 2.0), IMAGE)
     seal(tmp_path)
     return tmp_path
 
@@ -71,8 +74,10 @@ def shard_files(folder: Path) -> list[Path]:
 
 def test_shards_cover_every_volume_once() -> None:
     for count in (1, 7, 8, 9, 16, 17):
-        shards = range(-(-count // VOLUMES_PER_SHARD))
-        assert [i for shard in shards for i in shard_range(shard, count)] == list(range(count))
+        shards = range(-(-count // PER_SHARD))
+        assert [i for shard in shards for i in shard_range(shard, count, PER_SHARD)] == list(
+            range(count)
+        )
 
 
 def test_volumes_and_records_come_back(folder: Path, volumes: np.ndarray) -> None:
@@ -93,15 +98,100 @@ def test_the_sides_of_the_split(folder: Path) -> None:
     assert len(store.of_split("train")) == COUNT - 4
 
 
-def test_volumes_of_two_dimensions_come_back(tmp_path: Path) -> None:
-    data = np.random.default_rng(0).random((3, 1, 7, 5), dtype=np.float32)
+@pytest.mark.parametrize(
+    ("shape", "chunk", "shard"),
+    [
+        ((1, 32, 40, 36), 1, 8),
+        ((3, 2, 2, 2), 1, 8),
+        ((1, 28, 28), 256, 4096),
+        ((3, 32, 32), 64, 1024),
+        ((3, 512, 512), 1, 16),
+    ],
+)
+def test_pictures_lie_together(shape: tuple[int, ...], chunk: int, shard: int) -> None:
+    assert volumes_per_chunk(shape) == chunk
+    assert volumes_per_shard(shape) == shard
+
+
+def test_what_the_channels_are_comes_back(tmp_path: Path) -> None:
+    channels = (Channel("image"), Channel("T2w"), Channel("dseg", (0, 3, -1)))
+    data = np.random.default_rng(0).random((2, 3, *SHAPE), dtype=np.float32)
     writer = VolumeWriter(tmp_path)
-    writer.create(3, 1, (7, 5))
+    writer.create(2, 3, SHAPE)
     writer.write_shard(0, data)
-    writer.finish([record(i) for i in range(3)], (1.0, 1.0))
+    writer.finish([record(i) for i in range(2)], (1.0, 1.5, 2.0), channels)
     seal(tmp_path)
     store = VolumeStore(tmp_path)
+    assert store.channels == channels
+    assert store.num_classes == 3
+    assert store.orientation == "RAS"
     assert np.array_equal(store.read(store.records), data)
+
+
+PICTURES = 300
+PICTURE_SHAPE = (7, 5)
+
+
+@pytest.fixture
+def pictures() -> np.ndarray:
+    return np.random.default_rng(0).random((PICTURES, 1, *PICTURE_SHAPE), dtype=np.float32)
+
+
+@pytest.fixture
+def picture_folder(tmp_path: Path, pictures: np.ndarray) -> Path:
+    """A published store of pictures in two chunks, the second one not full."""
+    writer = VolumeWriter(tmp_path)
+    writer.create(PICTURES, 1, PICTURE_SHAPE)
+    writer.write_shard(0, pictures)
+    writer.finish([record(i) for i in range(PICTURES)], (), IMAGE)
+    seal(tmp_path)
+    return tmp_path
+
+
+def test_pictures_come_back(picture_folder: Path, pictures: np.ndarray) -> None:
+    store = VolumeStore(picture_folder)
+    assert np.array_equal(store.read(store.records), pictures)
+    assert (store.spacing, store.orientation, store.num_classes) == ((), None, 0)
+    assert store.channels == IMAGE
+    assert store.shape == (1, *PICTURE_SHAPE)
+    assert store.read([]).shape == (0, 1, *PICTURE_SHAPE)
+
+
+def test_many_at_once_are_what_each_is_alone(picture_folder: Path, pictures: np.ndarray) -> None:
+    chosen = np.random.default_rng(1).integers(0, PICTURES, 500)  # some of them more than once
+    store = VolumeStore(picture_folder)
+    found = store.read([store.records[i] for i in chosen])
+    assert np.array_equal(found, pictures[chosen])
+    alone = [VolumeStore(picture_folder).read([store.records[i]])[0] for i in chosen[:20]]
+    assert np.array_equal(found[:20], alone)
+
+
+def test_a_damaged_chunk_of_pictures_is_found(picture_folder: Path, pictures: np.ndarray) -> None:
+    (file,) = shard_files(picture_folder)
+    whole = file.read_bytes()
+    for position in (5, len(whole) // 3):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        file.write_bytes(damaged)
+        store = VolumeStore(picture_folder)
+        with pytest.raises(IntegrityError, match=r"volume \d+ \(images/.* is damaged"):
+            store.read(store.records)
+        second = store.records[256:]
+        assert np.array_equal(store.read(second), pictures[256:])
+
+
+def test_a_picture_that_was_refused_is_found_out(tmp_path: Path, pictures: np.ndarray) -> None:
+    pictures[[17, 299]] = np.nan
+    writer = VolumeWriter(tmp_path)
+    writer.create(PICTURES, 1, PICTURE_SHAPE)
+    writer.write_shard(0, pictures)
+    good = [record(i) for i in range(PICTURES) if i not in (17, 299)]
+    writer.finish(good, (), IMAGE)
+    seal(tmp_path)
+    store = VolumeStore(tmp_path)
+    assert np.isfinite(store.read(store.records)).all()
+    with pytest.raises(IntegrityError, match=r"volume 17 .* is missing"):
+        store.read([record(16), record(18), record(17)])
 
 
 def test_equal_volumes_make_equal_bytes(
@@ -113,7 +203,7 @@ def test_equal_volumes_make_equal_bytes(
     writer.create(COUNT, 1, SHAPE)
     write_shard(writer, volumes, 1)
     write_shard(writer, volumes, 0)
-    writer.finish([record(i) for i in range(COUNT)], (1.0, 1.5, 2.0))
+    writer.finish([record(i) for i in range(COUNT)], (1.0, 1.5, 2.0), IMAGE)
     seal(other)
     assert Manifest.read(other) == Manifest.read(folder)
 
@@ -124,7 +214,7 @@ def test_a_second_create_keeps_what_is_there(tmp_path: Path, volumes: np.ndarray
         writer = VolumeWriter(tmp_path)
         writer.create(COUNT, 1, SHAPE)
         write_shard(writer, volumes, shard)
-    writer.finish([record(i) for i in range(COUNT)], (1.0, 1.5, 2.0))
+    writer.finish([record(i) for i in range(COUNT)], (1.0, 1.5, 2.0), IMAGE)
     seal(tmp_path)
     store = VolumeStore(tmp_path)
     assert np.array_equal(store.read(store.records), volumes)
@@ -140,13 +230,13 @@ def test_a_flipped_bit_is_never_silent(folder: Path, volumes: np.ndarray) -> Non
         file.write_bytes(damaged)
         store = VolumeStore(folder)
         try:
-            found = store.read(store.records[VOLUMES_PER_SHARD:])
+            found = store.read(store.records[PER_SHARD:])
         except IntegrityError:
             caught += 1
         else:
-            assert np.array_equal(found, volumes[VOLUMES_PER_SHARD:])
-        intact = store.read(store.records[:VOLUMES_PER_SHARD])
-        assert np.array_equal(intact, volumes[:VOLUMES_PER_SHARD])
+            assert np.array_equal(found, volumes[PER_SHARD:])
+        intact = store.read(store.records[:PER_SHARD])
+        assert np.array_equal(intact, volumes[:PER_SHARD])
     # The store writes nothing but voxels and checksums, so that there is hardly an idle byte.
     assert caught >= 28
 
@@ -174,11 +264,11 @@ def test_a_shard_cut_short_is_found(folder: Path) -> None:
 def test_a_missing_shard_is_no_volume(folder: Path, volumes: np.ndarray) -> None:
     shard_files(folder)[1].unlink()
     store = VolumeStore(folder)
-    for item in store.records[VOLUMES_PER_SHARD:]:
+    for item in store.records[PER_SHARD:]:
         with pytest.raises(IntegrityError, match=f"volume {item.index} .* is missing"):
             store.read([item])
-    first = store.records[:VOLUMES_PER_SHARD]
-    assert np.array_equal(store.read(first), volumes[:VOLUMES_PER_SHARD])
+    first = store.records[:PER_SHARD]
+    assert np.array_equal(store.read(first), volumes[:PER_SHARD])
 
 
 def test_a_refused_scan_is_no_volume(tmp_path: Path, volumes: np.ndarray) -> None:
@@ -188,7 +278,7 @@ def test_a_refused_scan_is_no_volume(tmp_path: Path, volumes: np.ndarray) -> Non
     writer.create(COUNT, 1, SHAPE)
     write_shard(writer, volumes, 0)
     write_shard(writer, volumes, 1)
-    writer.finish([record(i) for i in range(COUNT) if i != 2], (1.0, 1.5, 2.0))
+    writer.finish([record(i) for i in range(COUNT) if i != 2], (1.0, 1.5, 2.0), IMAGE)
     seal(tmp_path)
     store = VolumeStore(tmp_path)
     assert np.isfinite(store.read(store.records)).all()

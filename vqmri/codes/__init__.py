@@ -1,5 +1,6 @@
 """Integer codes at rest."""
 
+from vqmri.codes.schema import CodeMap, code_maps
 from vqmri.codes.store import CodeStore, CodeWriter
 
-__all__ = ["CodeStore", "CodeWriter"]
+__all__ = ["CodeMap", "CodeStore", "CodeWriter", "code_maps"]

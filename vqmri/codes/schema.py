@@ -1,19 +1,52 @@
 """How codes are stored."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_SMALL_GRID = 512
 
 
-def code_dtype(num_embeddings: int) -> np.dtype[np.unsignedinteger]:
-    """The narrowest unsigned type that holds `num_embeddings` itself.
+@dataclass(frozen=True)
+class CodeMap:
+    """One array of a store.
 
-    The codes are 0 … num_embeddings − 1, and num_embeddings is the fill value: a chunk that is
-    missing reads as a code that does not exist, and not as code 0.
+    name: of the array, as `level_0` or `level_0_gain`; level 0 is the finest
+    grid: positions per axis
+    num_embeddings: the values are 0 … num_embeddings − 1; 0 for gains that are real numbers
     """
-    return np.min_scalar_type(num_embeddings)
+
+    name: str
+    grid: tuple[int, ...]
+    num_embeddings: int
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """The narrowest unsigned type that holds `num_embeddings` itself; float32 for real gains.
+
+        num_embeddings is the fill value (NaN for real gains): a chunk that is missing reads as a
+        code that does not exist, and not as code 0.
+        """
+        if self.num_embeddings == 0:
+            return np.dtype(np.float32)
+        return np.min_scalar_type(self.num_embeddings)
+
+    def chunk_items(self, items_per_shard: int) -> int:
+        """Items in a chunk: one, or where grids are small all of a shard, for the files' sake."""
+        return items_per_shard if int(np.prod(self.grid)) < _SMALL_GRID else 1
+
+    def is_valid(self, values: np.ndarray) -> bool:
+        """Whether all values are such as can have been written."""
+        if self.num_embeddings == 0:
+            return bool(np.isfinite(values).all())
+        return bool((values < self.num_embeddings).all())
 
 
-def level_name(level: int) -> str:
-    """Name of a level's array; level 0 is the finest."""
-    return f"level_{level}"
+def code_maps(
+    names: Sequence[str], grids: Sequence[Sequence[int]], num_embeddings: Sequence[int]
+) -> list[CodeMap]:
+    """The maps of a model, finest first."""
+    columns = zip(names, grids, num_embeddings, strict=True)
+    return [CodeMap(name, tuple(grid), number) for name, grid, number in columns]

@@ -1,15 +1,16 @@
-"""Codes in a zarr v3 group: one array per level, in shards, every chunk with its checksum."""
+"""Codes in a zarr v3 group: one array per map, in shards, every chunk with its checksum."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from jaxtyping import UInt
+from jaxtyping import Num
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from vqmri.codes.schema import FORMAT_VERSION, code_dtype, level_name
+from vqmri.codes.schema import FORMAT_VERSION, CodeMap
 from vqmri.errors import IntegrityError
 from vqmri.outputs import Manifest
 
@@ -22,39 +23,35 @@ class CodeWriter:
     def __init__(self, folder: Path) -> None:
         self._path = folder / STORE
 
-    def create(
-        self,
-        count: int,
-        grids: Sequence[Sequence[int]],
-        num_embeddings: Sequence[int],
-        items_per_shard: int,
-    ) -> None:
-        """Make an empty store, or keep the one that a killed run left."""
+    def create(self, count: int, maps: Sequence[CodeMap], items_per_shard: int) -> None:
+        """Make an empty store of `count` items, or keep the one that a killed run left."""
         group = zarr.open_group(self._path, mode="a", zarr_format=3)
-        for level, (grid, number) in enumerate(zip(grids, num_embeddings, strict=True)):
-            if level_name(level) in group:
+        for code_map in maps:
+            if code_map.name in group:
                 continue
             group.create_array(
-                level_name(level),
-                shape=(count, *grid),
-                chunks=(1, *grid),
-                shards=(items_per_shard, *grid),
-                dtype=code_dtype(number),
+                code_map.name,
+                shape=(count, *code_map.grid),
+                chunks=(code_map.chunk_items(items_per_shard), *code_map.grid),
+                shards=(items_per_shard, *code_map.grid),
+                dtype=code_map.dtype,
                 compressors=[ZstdCodec(level=3), Crc32cCodec()],
-                fill_value=number,
-                dimension_names=("volume", "x", "y", "z")[: 1 + len(grid)],
+                fill_value=code_map.num_embeddings or float("nan"),
+                dimension_names=("volume", "x", "y", "z")[: 1 + len(code_map.grid)],
             )
+        group.attrs.put({"maps": [asdict(code_map) for code_map in maps]})
 
-    def write_shard(self, start: int, codes: Sequence[UInt[np.ndarray, "item ..."]]) -> None:
-        """Write one whole shard of each level, finest first; `start` is its first item."""
+    def write_shard(self, start: int, codes: Sequence[Num[np.ndarray, "item ..."]]) -> None:
+        """Write one whole shard of each map, finest first; `start` is its first item."""
         group = zarr.open_group(self._path, mode="r+")
-        for level, block in enumerate(codes):
-            _array(group, level)[start : start + len(block)] = block
+        for code_map, block in zip(_maps(group), codes, strict=True):
+            array = _array(group, code_map.name)
+            array[start : start + len(block)] = block.astype(code_map.dtype)
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Add what the codes are: records of the volumes, downsampling, hash of the weights."""
         group = zarr.open_group(self._path, mode="r+")
-        group.attrs.put({"format_version": FORMAT_VERSION, **attributes})
+        group.attrs.update({"format_version": FORMAT_VERSION, **attributes})
 
 
 class CodeStore:
@@ -62,7 +59,7 @@ class CodeStore:
 
     attributes: `records` (rows of the volumes' table, in the order of the codes), `downsamplings`
         and the provenance
-    grids, num_embeddings: of each level, finest first
+    maps: what the arrays are, finest first; grids, num_embeddings: of each
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,33 +74,57 @@ class CodeStore:
                 f"{folder} has format version {self.attributes['format_version']}, this code "
                 f"reads {FORMAT_VERSION}. Make it again with `vqmri encode`."
             )
-        levels = len(self.attributes["downsamplings"])
-        self._arrays = [_array(self._group, level) for level in range(levels)]
-        self.grids = [tuple(array.shape[1:]) for array in self._arrays]
-        self.num_embeddings = [int(array.fill_value) for array in self._arrays]
+        self.maps = _maps(self._group)
+        self._arrays = [_array(self._group, code_map.name) for code_map in self.maps]
+        self.grids = [code_map.grid for code_map in self.maps]
+        self.num_embeddings = [code_map.num_embeddings for code_map in self.maps]
         self.count = int(self._arrays[0].shape[0])
 
-    def read(self, indices: Sequence[int]) -> list[UInt[np.ndarray, "item ..."]]:
-        """Codes of some items, finest level first. IntegrityError when one is damaged or absent."""
-        return [self._read_level(level, indices) for level in range(len(self._arrays))]
+    def read(self, indices: Sequence[int]) -> list[Num[np.ndarray, "item ..."]]:
+        """Values of some items, finest map first. IntegrityError when one is damaged or absent."""
+        return [
+            self._read_map(code_map, array, indices)
+            for code_map, array in zip(self.maps, self._arrays, strict=True)
+        ]
 
-    def _read_level(self, level: int, indices: Sequence[int]) -> np.ndarray:
-        try:
-            codes = np.stack([np.asarray(self._arrays[level][index]) for index in indices])
-        except (ValueError, RuntimeError, OSError) as error:
-            raise IntegrityError(self._message(level, indices, f"damaged ({error})")) from error
-        if (codes >= self.num_embeddings[level]).any():
-            raise IntegrityError(self._message(level, indices, "missing or out of range"))
-        return codes
+    def _read_map(
+        self, code_map: CodeMap, array: zarr.Array[Any], indices: Sequence[int]
+    ) -> np.ndarray:
+        blocks = []
+        for start, stop in _runs(indices):
+            try:
+                block = np.asarray(array[start:stop])
+            except (ValueError, RuntimeError, OSError) as error:
+                raise self._fault(code_map, start, stop, f"damaged ({error})") from error
+            if not code_map.is_valid(block):
+                raise self._fault(code_map, start, stop, "missing or out of range")
+            blocks.append(block)
+        return np.concatenate(blocks)
 
-    def _message(self, level: int, indices: Sequence[int], fault: str) -> str:
-        return (
-            f"{self._folder}: {level_name(level)} has a chunk among items {list(indices)} that is "
-            f"{fault}. Make the codes again with `vqmri encode`."
+    def _fault(self, code_map: CodeMap, start: int, stop: int, fault: str) -> IntegrityError:
+        return IntegrityError(
+            f"{self._folder}: {code_map.name} has a chunk among items {start} to {stop - 1} that "
+            f"is {fault}. Make the codes again with `vqmri encode`."
         )
 
 
-def _array(group: zarr.Group, level: int) -> zarr.Array[Any]:
-    array = group[level_name(level)]
+def _runs(indices: Sequence[int]) -> list[tuple[int, int]]:
+    """The indices as half-open ranges, in their order: neighbours are read at once."""
+    runs: list[tuple[int, int]] = []
+    for index in indices:
+        if runs and runs[-1][1] == index:
+            runs[-1] = (runs[-1][0], index + 1)
+        else:
+            runs.append((index, index + 1))
+    return runs
+
+
+def _maps(group: zarr.Group) -> list[CodeMap]:
+    found: Any = group.attrs["maps"]
+    return [CodeMap(m["name"], tuple(m["grid"]), m["num_embeddings"]) for m in found]
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
     assert isinstance(array, zarr.Array)
     return array

@@ -13,27 +13,33 @@ from vqmri.protocols import Metrics
 class Usage:
     """Counts codes over an epoch; figures of single batches would depend on the batch size."""
 
-    def __init__(self, num_embeddings: Sequence[int]) -> None:
-        self._num_embeddings = tuple(num_embeddings)
-        self._counts: list[Tensor] = []
+    def __init__(self, names: Sequence[str], num_embeddings: Sequence[int]) -> None:
+        """One name and number of values per map; maps of real numbers (0 values) are left out."""
+        self._sizes = dict(zip(names, num_embeddings, strict=True))
+        self._counts: dict[str, Tensor] = {}
         self._reset()
 
-    def add(self, codes: Sequence[Tensor]) -> None:
-        """Count the codes of all levels, finest first."""
-        for count, level in zip(self._counts, codes, strict=True):
-            count += torch.bincount(level.flatten().long().cpu(), minlength=len(count))
+    def add(self, maps: Sequence[Tensor]) -> None:
+        """Count the codes of all maps, finest first."""
+        for name, codes in zip(self._sizes, maps, strict=True):
+            if count := self._sizes[name]:
+                self._counts[name] += torch.bincount(codes.flatten().long().cpu(), minlength=count)
 
     def take(self) -> Metrics:
-        """`usage_level_N` and `perplexity_level_N` of what was counted, and start anew."""
+        """`usage_NAME` and `perplexity_NAME` of what was counted, and start anew."""
         metrics: Metrics = {}
-        for level, count in enumerate(self._counts):
-            metrics[f"usage_level_{level}"] = usage(count.numpy())
-            metrics[f"perplexity_level_{level}"] = perplexity(count.numpy())
+        for name, count in self._counts.items():
+            metrics[f"usage_{name}"] = usage(count.numpy())
+            metrics[f"perplexity_{name}"] = perplexity(count.numpy())
         self._reset()
         return metrics
 
     def _reset(self) -> None:
-        self._counts = [torch.zeros(number, dtype=torch.long) for number in self._num_embeddings]
+        self._counts = {
+            name: torch.zeros(number, dtype=torch.long)
+            for name, number in self._sizes.items()
+            if number
+        }
 
 
 def usage(counts: np.ndarray) -> float:

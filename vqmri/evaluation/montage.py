@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,7 +14,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-Plane = Float[np.ndarray, "row column"]
+Plane = Float[np.ndarray, "row column *rgb"]
+"""Grey, or with three channels in the end."""
 
 
 def three_planes(volume: Float[np.ndarray, "x y z"]) -> list[Plane]:
@@ -22,19 +24,40 @@ def three_planes(volume: Float[np.ndarray, "x y z"]) -> list[Plane]:
     return [np.flipud(p.T) for p in (volume[x], volume[:, y], volume[:, :, z])]
 
 
-def strip(volume: Float[np.ndarray, "x y z"]) -> Plane:
-    """The three planes side by side."""
-    planes = three_planes(volume)
+def strip(volume: Float[np.ndarray, "channel *space"]) -> Plane:
+    """The three planes of a volume side by side, channel after channel; of a picture itself."""
+    if volume.ndim == 3:
+        return picture(volume)
+    planes = [plane for channel in volume for plane in three_planes(channel)]
     height = max(plane.shape[0] for plane in planes)
     padded = [np.pad(p, ((height - p.shape[0], 0), (0, 2)), constant_values=0.0) for p in planes]
     return np.concatenate(padded, axis=1)
 
 
+def one_slice(volume: Float[np.ndarray, "channel *space"]) -> Plane:
+    """The coronal middle slice of a volume's first channel; of a picture itself."""
+    return picture(volume) if volume.ndim == 3 else three_planes(volume[0])[1]
+
+
+def picture(image: Float[np.ndarray, "channel row column"]) -> Plane:
+    """Grey or RGB, as channels are one or three; with a thin dark edge."""
+    plane = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
+    return np.pad(plane, [(1, 1), (1, 1), (0, 0)][: plane.ndim])
+
+
 def montage(
-    rows: Sequence[Sequence[Plane]], titles: Sequence[str], labels: Sequence[str], *, scale: float
+    rows: Sequence[Sequence[Plane]],
+    titles: Sequence[str],
+    labels: Sequence[str],
+    *,
+    scale: float,
+    flat_labels: bool = False,
 ) -> bytes:
-    """A table of pictures with column titles and row labels; `scale` inches per 100 pixels."""
-    height, width = rows[0][0].shape
+    """A table of pictures with column titles and row labels; `scale` inches per 100 pixels.
+
+    flat_labels: for long labels, which are then written across and not upwards
+    """
+    height, width = rows[0][0].shape[:2]
     figure, axes = plt.subplots(
         len(rows),
         len(rows[0]),
@@ -51,7 +74,8 @@ def montage(
             if row == 0 and titles:
                 axis.set_title(titles[column], fontsize=9)
             if column == 0 and labels:
-                axis.set_ylabel(labels[row], fontsize=8)
+                style: dict[str, Any] = {"rotation": 0, "ha": "right"} if flat_labels else {}
+                axis.set_ylabel(labels[row], fontsize=8, **style)
     return _png(figure)
 
 

@@ -1,10 +1,10 @@
 """How close reconstructions are to their volumes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from monai.metrics import PSNRMetric, SSIMMetric
 
 from vqmri.scans.volume import crop
@@ -12,6 +12,8 @@ from vqmri.shapes import Box
 
 SSIM_WINDOW = 7
 """Side of SSIM's Gaussian window in voxels; small, because some scans are small."""
+
+_ITEMS_PER_BATCH = 64
 
 Volumes = Float[np.ndarray, "volume channel *space"]
 
@@ -21,8 +23,7 @@ def psnr_in_view(predicted: Volumes, volumes: Volumes, boxes: Sequence[Box]) -> 
 
     Intensities are in [0, 1], so the data range is 1.
     """
-    metric = PSNRMetric(max_val=1.0)
-    return [float(metric(y_pred=p, y=v)) for p, v in _inside(predicted, volumes, boxes)]
+    return _in_view(PSNRMetric(max_val=1.0), predicted, volumes, boxes)
 
 
 def ssim_in_view(predicted: Volumes, volumes: Volumes, boxes: Sequence[Box]) -> list[float]:
@@ -32,17 +33,41 @@ def ssim_in_view(predicted: Volumes, volumes: Volumes, boxes: Sequence[Box]) -> 
     the window.
     """
     metric = SSIMMetric(spatial_dims=volumes.ndim - 2, data_range=1.0, win_size=SSIM_WINDOW)
-    return [
-        float(metric(y_pred=p, y=v)) if min(p.shape[2:]) >= SSIM_WINDOW else float("nan")
-        for p, v in _inside(predicted, volumes, boxes)
-    ]
+    return _in_view(metric, predicted, volumes, boxes, smallest=SSIM_WINDOW)
 
 
-def _inside(
-    predicted: Volumes, volumes: Volumes, boxes: Sequence[Box]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    pairs = []
-    for p, v, box in zip(predicted, volumes, boxes, strict=True):
+def dice(predicted: Num[np.ndarray, " voxel"], true: Num[np.ndarray, " voxel"]) -> float:
+    """2|A∩B| / (|A| + |B|), mean over the labels but the background 0; higher is better.
+
+    NaN when neither has any label.
+    """
+    labels = [label for label in np.union1d(predicted, true) if label != 0]
+    scores = [
+        2 * ((predicted == label) & (true == label)).sum()
+        / ((predicted == label).sum() + (true == label).sum())
+        for label in labels
+    ]  # fmt: skip
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def _in_view(
+    metric: Callable[..., torch.Tensor],
+    predicted: Volumes,
+    volumes: Volumes,
+    boxes: Sequence[Box],
+    smallest: int = 1,
+) -> list[float]:
+    """The metric of each volume; those with one field of view are measured together."""
+    found = np.full(len(boxes), np.nan)
+    for box in dict.fromkeys(boxes):
+        if min(stop - start for start, stop in box) < smallest:
+            continue
+        same = np.array([index for index, other in enumerate(boxes) if other == box])
         view = (slice(None), *crop(box))
-        pairs.append((torch.tensor(p[view])[None], torch.tensor(v[view])[None]))
-    return pairs
+        for items in np.array_split(same, -(-len(same) // _ITEMS_PER_BATCH)):
+            pair = [
+                torch.tensor(np.stack([a[i][view] for i in items])) for a in (predicted, volumes)
+            ]
+            scores = metric(y_pred=pair[0], y=pair[1])
+            found[items] = scores.reshape(len(items), -1).mean(dim=1).numpy()
+    return [float(value) for value in found]

@@ -1,4 +1,4 @@
-"""From the codes of coarser levels to a conditioning map on a finer grid."""
+"""From the maps above to a conditioning map on a finer grid."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqmri.convolution import convolution
-from vqmri.shapes import Codes
+from vqmri.shapes import Values
 
 
-class LevelAbove(nn.Module):
-    """Embed one coarser level's codes, convolve, and repeat each position onto the finer grid.
+class MapAbove(nn.Module):
+    """Embed one map above, convolve, and repeat each position onto the finer grid.
 
-    Codes are names, not numbers: what is stretched to the finer grid is their embedding.
-    Nothing here is causal, because all coarser codes are known before the finer ones are drawn.
+    Codes are names, not numbers: what is stretched to the finer grid is their embedding. A gain
+    that was left unquantised is a number, and enters as one. Nothing here is causal, because the
+    maps above are known as a whole before a finer one is drawn.
     """
 
     def __init__(
@@ -21,15 +22,23 @@ class LevelAbove(nn.Module):
     ) -> None:
         super().__init__()
         self.factors = tuple(factors)
-        self.embedding = nn.Embedding(num_embeddings, channels)
+        dims = len(self.factors)
+        self.embedding = (
+            nn.Embedding(num_embeddings, channels)
+            if num_embeddings
+            else convolution(dims, 1, channels)
+        )
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.SiLU(), convolution(len(factors), channels, channels, 3, padding=1))
+            nn.Sequential(nn.SiLU(), convolution(dims, channels, channels, 3, padding=1))
             for _ in range(num_layers)
         )
 
-    def forward(self, codes: Codes) -> Float[Tensor, "batch feature *fine"]:
+    def forward(self, values: Values) -> Float[Tensor, "batch feature *fine"]:
         """(batch, *coarse grid) to (batch, channels, *fine grid)."""
-        x: Tensor = self.embedding(codes).movedim(-1, 1)
+        if isinstance(self.embedding, nn.Embedding):
+            x: Tensor = self.embedding(values).movedim(-1, 1)
+        else:
+            x = self.embedding(values.unsqueeze(1))
         for layer in self.layers:
             x = x + layer(x)
         for axis, factor in enumerate(self.factors, start=2):

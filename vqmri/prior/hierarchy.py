@@ -1,24 +1,33 @@
-"""The prior over all levels of codes."""
+"""The prior over all maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from jaxtyping import Num
 from torch import Tensor, nn
 
-from vqmri.prior.conditioning import LevelAbove
+from vqmri.prior import covariates as known
+from vqmri.prior.conditioning import MapAbove
+from vqmri.prior.gain import GaussianGain
+from vqmri.prior.objective import nats
 from vqmri.prior.pixelcnn import PixelCNN
 
-CONDITION_LAYERS = 2
-"""Convolutions over a coarser level's codes before they condition a finer one."""
+CONDITION_LAYERS = 4
+"""Convolutions over a map above before it conditions a finer one."""
 
 
 class Prior(nn.Module):
-    """p(top) · p(next | top) · …, one PixelCNN per level (Razavi et al. 2019, §3.2).
+    """p(top) · p(next | top) · …, one PixelCNN per map (Razavi et al. 2019, §3.2).
 
-    Each level below the top is conditioned on all levels above it. Level 0 is the finest; with one
-    level this is a single unconditional PixelCNN.
+    Each map below the top is conditioned on all maps above it, and each on the covariates. The top
+    has the self-attention. A level with quantised gains has two maps, so p(codes) · p(gains |
+    codes) is exact; unquantised gains have no PixelCNN but a Gaussian given their code.
 
-    grids: positions per axis of each level, finest first; each a multiple of the next coarser one
+    grids: positions per axis of each map, finest first; each a multiple of the next coarser one
+    num_embeddings: values of each map, 0 for an unquantised gain
+    covariates: what the prior is conditioned on, as `covariates.to_json` writes it
+    condition_dropout: share of the training items whose covariates are hidden
     """
 
     def __init__(
@@ -31,35 +40,52 @@ class Prior(nn.Module):
         kernel: int,
         radius: int,
         dropout: float,
+        num_attention: int = 0,
+        heads: int = 1,
+        covariates: Sequence[Mapping[str, Any]] = (),
+        condition_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.grids = tuple(tuple(grid) for grid in grids)
         self.num_embeddings = tuple(num_embeddings)
-        levels = range(len(self.grids))
-        self.pixelcnns = nn.ModuleList(
+        self.covariates = known.from_json(covariates)
+        self.condition_dropout = condition_dropout
+        maps = range(len(self.grids))
+        top = maps[-1]
+        self.maps = nn.ModuleList(
             PixelCNN(
-                num_embeddings=num_embeddings[level],
-                grid=self.grids[level],
+                num_embeddings=num_embeddings[index],
+                grid=self.grids[index],
                 channels=channels,
                 num_layers=num_layers,
                 kernel=kernel,
                 radius=radius,
                 dropout=dropout,
-                condition_channels=channels * (len(self.grids) - 1 - level),
+                condition_channels=channels * (top - index + bool(self.covariates)),
+                num_attention=num_attention if index == top else 0,
+                heads=heads,
             )
-            for level in levels
+            if num_embeddings[index]
+            else GaussianGain(num_embeddings[index + 1])
+            for index in maps
         )
         self.above = nn.ModuleList(
             nn.ModuleList(
-                LevelAbove(
+                MapAbove(
                     num_embeddings[other],
                     channels,
-                    [f // c for f, c in zip(self.grids[level], self.grids[other], strict=True)],
+                    [f // c for f, c in zip(self.grids[index], self.grids[other], strict=True)],
                     CONDITION_LAYERS,
                 )
-                for other in levels[level + 1 :]
+                for other in maps[index + 1 :]
+                if num_embeddings[index]
             )
-            for level in levels
+            for index in maps
+        )
+        self.subjects = nn.ModuleList(
+            known.CovariateEmbedding(self.covariates, channels)
+            for number in num_embeddings
+            if self.covariates and number
         )
 
     @property
@@ -67,18 +93,56 @@ class Prior(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def condition(self, level: int, codes: Sequence[Tensor]) -> Tensor | None:
-        """Conditioning map of `level` from the codes of all levels above it; None for the top."""
-        above = self.above[level]
-        assert isinstance(above, nn.ModuleList)
-        if len(above) == 0:
-            return None
-        pairs = zip(above, codes[level + 1 :], strict=True)
-        return torch.cat([module(coarser) for module, coarser in pairs], dim=1)
+    def unknown(self, batch: int) -> known.Rows:
+        """Covariates of `batch` items of which nothing is known."""
+        return torch.full((batch, len(self.covariates)), torch.nan, device=self.device)
 
-    def forward(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """Logits of each level, finest first: (batch, num_embeddings, *grid)."""
-        return [
-            pixelcnn(codes[level], self.condition(level, codes))
-            for level, pixelcnn in enumerate(self.pixelcnns)
-        ]
+    def condition(self, index: int, values: Sequence[Tensor], rows: known.Rows) -> Tensor | None:
+        """What map `index` knows: the maps above it and the covariates; None if there is neither.
+
+        values: of all maps, of which only those above `index` are read
+        """
+        above = self.above[index]
+        assert isinstance(above, nn.ModuleList)
+        parts = [module(upper) for module, upper in zip(above, values[index + 1 :], strict=False)]
+        if self.covariates:
+            embedding = self.subjects[sum(number > 0 for number in self.num_embeddings[:index])]
+            vector = embedding(rows)
+            ones = (1,) * len(self.grids[index])
+            parts.append(vector.reshape(*vector.shape, *ones).expand(-1, -1, *self.grids[index]))
+        return torch.cat(parts, dim=1) if parts else None
+
+    def fit_gains(self, values: Sequence[Num[Tensor, "item ..."]]) -> None:
+        """Fit the Gaussians of unquantised gains to the training items' maps."""
+        for index, model in enumerate(self.maps):
+            if isinstance(model, GaussianGain):
+                model.fit(values[index], values[index + 1])
+
+    def forward(
+        self,
+        values: Sequence[Num[Tensor, "batch ..."]],
+        rows: known.Rows | None = None,
+        temperature: float = 1.0,
+    ) -> list[Tensor]:
+        """−ln p of every value given what is known before it, one (batch, *grid) per map.
+
+        rows: covariates of the items; None for nothing known. In training some are hidden.
+        temperature: divides the logits of codes, as in a draw
+        """
+        rows = self.unknown(len(values[0])) if rows is None else rows
+        if self.training and self.covariates:
+            rows = known.hide(rows, self.condition_dropout)
+        found = []
+        for index, model in enumerate(self.maps):
+            if isinstance(model, GaussianGain):
+                found.append(model.nats(values[index], values[index + 1]))
+            else:
+                logits = self.logits(index, values, rows) / temperature
+                found.append(nats(logits, values[index]))
+        return found
+
+    def logits(
+        self, index: int, values: Sequence[Num[Tensor, "batch ..."]], rows: known.Rows
+    ) -> Tensor:
+        """Logits of a map of codes: (batch, num_embeddings, *grid)."""
+        return self.maps[index](values[index], self.condition(index, values, rows))

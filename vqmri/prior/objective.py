@@ -1,6 +1,6 @@
 """What the prior minimises."""
 
-import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -10,15 +10,15 @@ from torch.nn import functional
 from vqmri.shapes import Codes, Logits
 
 
-def bits(logits: Logits, codes: Codes) -> Float[Tensor, "batch *grid"]:
-    """−log2 p(code) of each position."""
-    return functional.cross_entropy(logits.float(), codes, reduction="none") / math.log(2)
+def nats(logits: Logits, codes: Codes) -> Float[Tensor, "batch *grid"]:
+    """−ln p(code) of each position; divide by ln 2 for bits."""
+    return functional.cross_entropy(logits.float(), codes, reduction="none")
 
 
-def nats_per_code(logits: list[Tensor], codes: list[Tensor]) -> Tensor:
-    """Mean of −ln p(code) over the positions of all levels; divide by ln 2 for bits. A scalar."""
-    totals = [
-        functional.cross_entropy(level_logits.float(), level_codes, reduction="sum")
-        for level_logits, level_codes in zip(logits, codes, strict=True)
-    ]
-    return torch.stack(totals).sum() / sum(level_codes.numel() for level_codes in codes)
+def nats_per_code(found: Sequence[Tensor], num_embeddings: Sequence[int]) -> Tensor:
+    """Mean of −ln p over the positions of all maps of codes; unquantised gains are left out.
+
+    found: what the prior returns; num_embeddings: values of each map
+    """
+    codes = [level.flatten() for level, n in zip(found, num_embeddings, strict=True) if n]
+    return torch.cat(codes).mean()

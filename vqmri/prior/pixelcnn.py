@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vqmri.convolution import convolution
+from vqmri.prior.attention import CausalAttention, attention_after
 from vqmri.prior.causal import causal_pad, kernel_size, shift
 from vqmri.shapes import Codes, Features, Logits
 
@@ -73,6 +74,7 @@ class PixelCNN(nn.Module):
 
     grid: positions per axis, 2 or 3 axes
     condition_channels: channels of a conditioning map on the same grid, 0 for none
+    num_attention: layers that a causal self-attention follows, spread evenly
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class PixelCNN(nn.Module):
         radius: int,
         dropout: float,
         condition_channels: int = 0,
+        num_attention: int = 0,
+        heads: int = 1,
     ) -> None:
         super().__init__()
         dims = len(grid)
@@ -96,6 +100,12 @@ class PixelCNN(nn.Module):
         self.condition = conv(condition_channels, channels) if condition_channels else None
         self.layers = nn.ModuleList(
             CausalLayer(dims, channels, kernel, radius, dropout) for _ in range(num_layers)
+        )
+        self.attentions = nn.ModuleDict(
+            {
+                str(layer): CausalAttention(dims, channels, heads, dropout)
+                for layer in attention_after(num_layers, num_attention)
+            }
         )
         self.head = nn.Sequential(
             nn.SiLU(), conv(channels, 2 * channels), nn.SiLU(), nn.Dropout(dropout),
@@ -112,12 +122,15 @@ class PixelCNN(nn.Module):
         if self.training:  # hide whole codes, so that no single neighbour can be relied on
             shown = torch.ones_like(embedded[:, :1])
             embedded = embedded * functional.dropout(shown, self.dropout)
-        context = self.position[:, :, : codes.shape[1]]
+        context = self.position[:, :, : codes.shape[1]].expand_as(embedded)
         if self.condition is not None:
             context = context + self.condition(condition)
         streams = [shift(embedded, axis) for axis in range(codes.ndim - 1)]
         skips = torch.zeros_like(embedded)
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             streams, skip = layer(streams, context)
             skips = skips + skip
+            if str(index) in self.attentions:
+                attention = self.attentions[str(index)]
+                streams[-1] = streams[-1] + attention(streams[-1], embedded, context)
         return self.head(skips)

@@ -1,44 +1,79 @@
 """What every quantizer is."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vqmri.shapes import Codes, Latents, Scalar
+from vqmri.quantizers.nearest import squared_distances
+from vqmri.shapes import Codebook, Codes, Latents, Scalar
 
 
 class Quantized(NamedTuple):
     """The result of quantizing latents.
 
     latents: same shape as the input, gradient copied straight through to the input
-    codes: (batch, *grid), integers in [0, num_embeddings)
+    codes: one (batch, *grid) per map, in the order of the quantizer's `map_sizes`: integers (int64)
+        in [0, size), or real numbers (float32) where the size is 0
     loss: the quantizer's own terms of the training loss, a scalar
     """
 
     latents: Tensor
-    codes: Tensor
+    codes: list[Tensor]
     loss: Tensor
 
 
 class Quantizer(nn.Module, ABC):
-    """Maps latents to the discrete codes of a codebook and codes back to latents."""
+    """Maps latents to the discrete codes of a codebook and codes back to latents.
 
+    map_sizes: how many values each map of codes has; 0 for real numbers
+    map_names: a suffix for each map's name
+    """
+
+    map_sizes: tuple[int, ...]
+    map_names: tuple[str, ...]
     num_embeddings: int
     embedding_dim: int
+
+    @property
+    @abstractmethod
+    def codebook(self) -> Tensor:
+        """The vectors, (num_embeddings, embedding_dim)."""
 
     @abstractmethod
     def forward(self, latents: Latents) -> Quantized:
         """Quantize each position over the channel axis. In evaluation mode nothing is learned."""
 
     @abstractmethod
-    def decode(self, codes: Codes) -> Latents:
-        """Codebook vectors of codes: (batch, *grid) to (batch, embedding_dim, *grid)."""
+    def decode(self, codes: Sequence[Tensor]) -> Latents:
+        """Latents of all maps of codes: each (batch, *grid), to (batch, embedding_dim, *grid)."""
+
+    def distances(self, latents: Latents) -> Float[Tensor, "batch num_embeddings *grid"]:
+        """‖z_e − e‖² of each position to each code, in float32 and without a gradient."""
+        distances = squared_distances(as_tokens(latents), self.codebook)
+        return distances.unflatten(0, (latents.shape[0], *latents.shape[2:])).movedim(-1, 1)
 
 
-def commitment_loss(latents: Latents, quantized: Latents) -> Scalar:
-    """mean((z_e − sg[e])²), the term that β weighs: its gradient reaches the encoder only."""
-    return (latents - quantized.detach()).square().mean()
+def as_tokens(latents: Latents) -> Float[Tensor, "tokens dim"]:
+    """The vector at each position, without a gradient."""
+    return latents.detach().movedim(1, -1).reshape(-1, latents.shape[1])
+
+
+def as_grid(codes: Int[Tensor, " tokens"], latents: Latents) -> Codes:
+    """Codes of `as_tokens(latents)`, back at their positions."""
+    return codes.reshape(latents.shape[0], *latents.shape[2:])
+
+
+def look_up(codebook: Codebook, codes: Codes) -> Latents:
+    """The codebook vector at each position."""
+    return codebook[codes].movedim(-1, 1)
+
+
+def pull(moving: Latents, fixed: Latents) -> Scalar:
+    """mean((moving − sg[fixed])²): its gradient reaches `moving` only."""
+    return (moving - fixed.detach()).square().mean()
 
 
 def straight_through(latents: Latents, quantized: Latents) -> Latents:

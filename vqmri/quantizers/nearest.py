@@ -24,3 +24,17 @@ def nearest(latents: Float[Tensor, "tokens dim"], codebook: Codebook) -> Int[Ten
         return torch.cat(
             [torch.addmm(half_norms, chunk, codebook.T, alpha=-1).argmin(dim=1) for chunk in chunks]
         )
+
+
+@torch.no_grad()
+def squared_distances(
+    latents: Float[Tensor, "tokens dim"], codebook: Codebook
+) -> Float[Tensor, "tokens num_embeddings"]:
+    """‖z − e‖² of every token to every code, in float32 outside autocast.
+
+    Sums squared differences: ‖z‖² − 2z·e + ‖e‖² loses the small distances of long vectors, and
+    those are the ones that a softmax over −d/τ weighs most.
+    """
+    with torch.autocast(latents.device.type, enabled=False):
+        mode = "donot_use_mm_for_euclid_dist"
+        return torch.cdist(latents.float(), codebook.float(), compute_mode=mode).square()

@@ -1,6 +1,8 @@
 """Write synthetic scans in the layout of a BIDS derivative data set."""
 
+import csv
 import gzip
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,12 +10,14 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer, Shaped
 
 import vqmri
 from vqmri.outputs import replace_file
+from vqmri.scans.volume import Channel
 
 BIDS_VERSION = "1.10.0"
+_LABEL_TYPES = (np.uint8, np.int8, np.uint16, np.int16, np.int32)
 
 
 def scan_path(label: str, suffix: str) -> Path:
@@ -29,31 +33,71 @@ def centred_affine(shape: Sequence[int], spacing: Sequence[float]) -> Float[np.n
 
 
 def write_scan(
-    path: Path,
+    folder: Path,
+    label: str,
+    suffix: str,
     volume: Float[np.ndarray, "channel x y z"],
+    channels: Sequence[Channel],
     spacing: Sequence[float],
     about: Mapping[str, Any],
 ) -> None:
-    """Write a volume with one channel as float32 NIfTI, whole or not at all, with a JSON sidecar.
+    """Write each channel as a NIfTI of its own, whole or not at all, with a JSON sidecar.
 
-    spacing: mm per axis, RAS. Equal volumes give equal bytes: no time stands in the gzip header.
+    folder: of the data set; label: of the subject
+    suffix: BIDS suffix of the first channel; that of any other is its name
+    volume: grey values, written as float32; indices of a label map, written as its label values
+    spacing: mm per axis, RAS
+    Equal volumes give equal bytes: no time stands in the gzip header.
     """
-    if volume.shape[0] != 1:
-        raise ValueError(f"expected one channel, found {volume.shape[0]}")
-    image: Any = nib.Nifti1Image(
-        volume[0].astype(np.float32), centred_affine(volume.shape[1:], spacing)
-    )
+    if len(channels) != volume.shape[0]:
+        raise ValueError(f"{len(channels)} channels are named and {volume.shape[0]} are given")
+    suffixes = [suffix, *(channel.name for channel in channels[1:])]
+    if len(set(suffixes)) < len(suffixes):
+        raise ValueError(f"two channels would be one file: their suffixes are {suffixes}")
+    affine = centred_affine(volume.shape[1:], spacing)
+    for name, channel, data in zip(suffixes, channels, volume, strict=True):
+        values = _labels(data, channel.label_values) if channel.label_values else data
+        path = folder / scan_path(label, name)
+        replace_file(path, _nifti(values, affine))
+        sidecar = path.with_name(path.name.removesuffix(".nii.gz") + ".json")
+        replace_file(sidecar, _json({"Synthetic": True, **about}))
+
+
+def _nifti(data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]) -> bytes:
+    """A gzipped file: grey values as float32, integers as they are."""
+    if data.dtype.kind == "f":
+        data = data.astype(np.float32)
+    image: Any = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = b"synthetic scan made by vqmri"
-    replace_file(path, gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
-    sidecar = path.with_name(path.name.removesuffix(".nii.gz") + ".json")
-    replace_file(sidecar, _json({"Synthetic": True, **about}))
+    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
 
 
-def describe(folder: Path, *, name: str, model: str, labels: Sequence[str]) -> None:
+def _labels(
+    indices: Float[np.ndarray, "x y z"], label_values: Sequence[int]
+) -> Integer[np.ndarray, "x y z"]:
+    """The label map that indices stand for, in the smallest type that holds all its values."""
+    whole = np.rint(indices)
+    if (whole != indices).any() or whole.min() < 0 or whole.max() >= len(label_values):
+        raise ValueError(f"a label map holds whole numbers from 0 to {len(label_values) - 1}")
+    low, high = min(label_values), max(label_values)
+    smallest = next(t for t in _LABEL_TYPES if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
+    return np.asarray(label_values, dtype=smallest)[whole.astype(np.int64)]
+
+
+def describe(
+    folder: Path,
+    *,
+    name: str,
+    model: str,
+    labels: Sequence[str],
+    covariates: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Write dataset_description.json, participants.tsv and what else makes a folder a data set.
 
     model: sha256 of the weights that decoded the scans
+    covariates: of each subject, in the order of `labels`; they become columns of participants.tsv,
+        n/a where a subject lacks one
     """
     description = {
         "Name": name,
@@ -68,15 +112,27 @@ def describe(folder: Path, *, name: str, model: str, labels: Sequence[str]) -> N
         ],
         "SourceDatasets": [],
     }
-    rows = "".join(f"sub-{label}\n" for label in labels)
     readme = (
         "Synthetic scans, drawn from a model that was trained on real or simulated ones. That a\n"
         "sample is nobody's scan is not proved by this.\n"
     )
     replace_file(folder / "dataset_description.json", _json(description))
-    replace_file(folder / "participants.tsv", f"participant_id\n{rows}".encode())
+    replace_file(folder / "participants.tsv", _participants(labels, covariates))
     replace_file(folder / "README", readme.encode())
     replace_file(folder / ".bidsignore", b"codes.zarr\nMANIFEST.json\n")
+
+
+def _participants(labels: Sequence[str], covariates: Sequence[Mapping[str, Any]]) -> bytes:
+    """One row per subject; columns in the order in which they first come."""
+    rows = covariates or [{}] * len(labels)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    table = csv.writer(text, delimiter="\t", lineterminator="\n")
+    table.writerow(["participant_id", *columns])
+    for label, row in zip(labels, rows, strict=True):
+        values = [row.get(name) for name in columns]
+        table.writerow([f"sub-{label}", *("n/a" if v is None else v for v in values)])
+    return text.getvalue().encode()
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

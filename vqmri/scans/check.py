@@ -6,15 +6,19 @@ import numpy as np
 
 REFUSALS = {
     "unreadable": "the file is damaged, cut short or of another kind than its name says",
-    "too-large": "the header promises more voxels than any scan has",
+    "too-large": "the header promises more voxels than any scan, or pixels than any picture, has",
     "not-3d": "the image has not exactly three axes longer than one voxel",
     "not-real": "the voxels are complex, RGB or of another kind that is no grey value",
     "no-affine": "the header does not say where the voxels are (sform and qform both 0)",
     "bad-affine": "the affine is not finite or not invertible",
     "not-finite": "some voxels are NaN or infinite",
     "constant": "all voxels have the same value",
+    "not-8-bit": "the picture has another number of bits per channel than 8",
+    "modality-missing": "there is no file of a further modality that belongs to the scan",
+    "modality-mismatch": "a further modality shows another part of the world than the image",
     "label-missing": "there is no label map of this name",
     "label-mismatch": "the label map lies on another grid than the image",
+    "label-values": "the label map has a value that is not among `label_values`",
 }
 """Every code that can stand in rejections.tsv, and what it means."""
 

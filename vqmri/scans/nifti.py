@@ -7,6 +7,7 @@ import io
 import re
 import zlib
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def find(
     raw: Path,
     *,
     images: str,
+    modalities: Mapping[str, str],
     labels: str | None,
     table: str | None,
     file_column: str,
@@ -47,18 +49,19 @@ def find(
 
     table: TSV or CSV relative to `raw`, one row per scan, `file_column` holding the file's name;
         without one a scan is of the subject sub-LABEL that its path names, else of its own
-    labels: glob of label maps; one belongs to the scan that has the same file name
-    Raises InputError when nothing is found or the table lacks a column or a scan.
+    modalities, labels: globs of further channels and of label maps; a file belongs to the scan that
+        has the same file name or, where names are as in BIDS, the same but for the last _suffix
+    Raises InputError when nothing is found, when the table lacks a column or a scan, or when a name
+    stands for several files.
     """
     paths = sorted(p for p in raw.glob(images) if p.name.endswith(SUFFIXES))
     if not paths:
         raise InputError(f"no NIfTI file matches {images!r} in {raw}.")
-    names = Counter(path.name for path in paths)
-    if (table or labels) and max(names.values()) > 1:
-        twice = names.most_common(1)[0][0]
-        raise InputError(f"{raw} has several scans called {twice!r}: rows and labels go by name.")
+    if table or labels or modalities:
+        _names_differ(raw, paths, "scans", "rows, modalities and labels go by name")
     rows = _read_table(raw / table, [file_column, subject_column, *covariates]) if table else {}
-    by_name = {p.name: p.relative_to(raw).as_posix() for p in raw.glob(labels)} if labels else {}
+    maps = _Partners(raw, labels, "label maps") if labels else None
+    others = [_Partners(raw, glob, name) for name, glob in modalities.items()]
     found = []
     for path in paths:
         row = rows.get(path.name)
@@ -71,10 +74,57 @@ def find(
                 source=path.relative_to(raw).as_posix(),
                 subject=row[subject_column] if row else _subject(path),
                 covariates={name: _value(row[name]) for name in covariates} if row else {},
-                label=by_name.get(path.name, "") if labels else None,
+                label=maps.of(path) if maps else None,
+                modalities=tuple(other.of(path) for other in others),
             )
         )
     return found
+
+
+class _Partners:
+    """Files that each belong to a scan, by name."""
+
+    def __init__(self, raw: Path, glob: str, kind: str) -> None:
+        paths = sorted(p for p in raw.glob(glob) if p.name.endswith(SUFFIXES))
+        _names_differ(raw, paths, kind, f"{glob!r} must match one for each scan")
+        self._names = {path.name: path.relative_to(raw).as_posix() for path in paths}
+        self._stems: dict[str, list[str]] = {}
+        for path in paths:
+            if stem := _bids_stem(path):
+                self._stems.setdefault(stem, []).append(path.name)
+        self._raw, self._glob, self._kind = raw, glob, kind
+
+    def of(self, scan: Path) -> str:
+        """Path of the file that belongs to a scan, "" if there is none."""
+        if scan.name in self._names:
+            name = self._names[scan.name]
+            if self._raw / name == scan:
+                raise InputError(
+                    f"{self._kind}: {self._glob!r} matches {scan}, a scan itself. Make it narrower."
+                )
+            return name
+        names = self._stems.get(_bids_stem(scan), [])
+        if len(names) > 1:
+            raise InputError(
+                f"{self._kind}: {self._glob!r} matches {names}, which all belong to {scan.name}. "
+                "Make it narrower."
+            )
+        return self._names[names[0]] if names else ""
+
+
+def _names_differ(raw: Path, paths: list[Path], kind: str, reason: str) -> None:
+    names = Counter(path.name for path in paths)
+    if names and max(names.values()) > 1:
+        twice = names.most_common(1)[0][0]
+        raise InputError(f"{raw} has several {kind} called {twice!r}: {reason}.")
+
+
+def _bids_stem(path: Path) -> str:
+    """The name without its last _suffix, if it is of the form sub-LABEL[_KEY-VALUE…]_SUFFIX."""
+    found = re.match(
+        r"(sub-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*)_[A-Za-z0-9]+\.nii", path.name
+    )
+    return found.group(1) if found else ""
 
 
 def _subject(path: Path) -> str:
@@ -110,7 +160,35 @@ def _value(text: str) -> str | float | None:
 
 
 def read(path: Path) -> tuple[Volume, str]:
-    """The volume in a file and the sha256 of the file; raises Refused.
+    """The volume in a file and the sha256 of the file; raises Refused."""
+    data, affine, sha256 = _load(path, np.float32)
+    check_voxels(data)
+    return Volume(data[None], affine), sha256
+
+
+def read_label(path: Path, volume: Volume, label_values: Sequence[int]) -> np.ndarray:
+    """The label map of a volume, as float32 indices into `label_values`.
+
+    Raises Refused when it is absent, lies on another grid, or has another value.
+    """
+    check_label(path, volume)
+    try:
+        data, _, _ = _load(path, np.float64)  # float32 would round integers above 2^24
+    except Refused as refusal:
+        raise Refused(refusal.code, f"label map: {refusal.reason}") from refusal
+    order = np.argsort(label_values)
+    values = np.asarray(label_values, dtype=np.float64)[order]
+    nearest = np.clip(np.searchsorted(values, data), 0, len(values) - 1)
+    strange = np.unique(data[values[nearest] != data])
+    if strange.size:
+        raise Refused(
+            "label-values", f"{strange[:5].tolist()} not among label_values {list(label_values)}"
+        )
+    return order[nearest].astype(np.float32)
+
+
+def _load(path: Path, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray, str]:
+    """Voxels, affine and sha256 of a file whose header passes the checks; raises Refused.
 
     A `.nii.gz` is read to its end, so that its checksum counts; nibabel alone would not notice.
     """
@@ -124,12 +202,11 @@ def read(path: Path) -> tuple[Volume, str]:
             codes = (int(header["sform_code"]), int(header["qform_code"]))
             affine = np.asarray(image.affine, dtype=np.float64) if any(codes) else None
             check_header(image.shape, header.get_data_dtype(), affine)
-            data = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
+            data = np.asarray(image.dataobj, dtype=dtype).reshape(image.shape[:3])
     except _DAMAGE as error:
         raise Refused("unreadable", f"{type(error).__name__}: {error}") from error
-    check_voxels(data)
     assert affine is not None
-    return Volume(data[None], affine), hashlib.sha256(raw).hexdigest()
+    return data, affine, hashlib.sha256(raw).hexdigest()
 
 
 def _decompress(raw: bytes) -> bytes:
@@ -175,11 +252,12 @@ def _parse(stream: bytes) -> Any:
 def check_label(path: Path, volume: Volume) -> None:
     """Refuse a scan whose label map (by its header) is absent or lies on another grid."""
     if not path.is_file():
-        raise Refused("label-missing", "no file of the same name matches `labels`")
+        raise Refused("label-missing", "no file that matches `labels` belongs to it by name")
     try:
         label: Any = nib.load(path)
     except _DAMAGE as error:
         raise Refused("unreadable", f"label map: {type(error).__name__}: {error}") from error
     same_shape = label.shape[:3] == volume.data.shape[1:]
+    assert volume.affine is not None
     if not same_shape or not np.allclose(label.affine, volume.affine, atol=1e-3):
         raise Refused("label-mismatch", f"label map of shape {label.shape}")

@@ -30,20 +30,46 @@ def normalise(
     """Turn to RAS, resample, scale intensities to [0, 1], crop or pad about the centre.
 
     spacing: mm; shape: voxels; percentiles: intensities that become 0 and 1, the rest is clipped.
+    Each channel of grey values has a scale of its own. A label map goes the same way with the
+    nearest of its values; what is padded is 0, its background.
     Returns the volume and its field of view: the voxels that the scan covers, the rest is padding.
-    Raises Refused when both percentiles are one intensity, so that there is no scale.
+    Raises Refused when both percentiles are one intensity, so that there is no scale, or when
+    float32 cannot hold it.
     """
-    image: Any = MetaTensor(torch.from_numpy(volume.data), affine=torch.from_numpy(volume.affine))
-    image = Orientation(axcodes=ORIENTATION, labels=None)(image)
-    image = Spacing(pixdim=tuple(spacing), mode="bilinear", padding_mode="border")(image)
-    low, high = np.percentile(image.numpy(), percentiles)
-    if low == high:  # MONAI would only warn, and leave the intensities as they are
-        raise Refused("constant", f"percentiles {percentiles} are both {float(low)}")
-    image = ScaleIntensityRangePercentiles(*percentiles, 0.0, 1.0, clip=True)(image)
-    placed: Any = ResizeWithPadOrCrop(spatial_size=tuple(shape))(image)
+    image: Any = _resample(volume.data, volume.affine, spacing, "bilinear")
+    for channel in image.numpy():
+        low, high = np.percentile(channel, percentiles)
+        if low == high:  # MONAI would only warn, and leave the intensities as they are
+            raise Refused("constant", f"percentiles {percentiles} are both {float(low)}")
+    scale = ScaleIntensityRangePercentiles(*percentiles, 0.0, 1.0, clip=True, channel_wise=True)
+    image = scale(image)
+    place = ResizeWithPadOrCrop(spatial_size=tuple(shape))
+    placed: Any = place(image)
     box = _field_of_view(image.affine, image.shape[1:], placed.affine, shape)
-    affine = placed.affine.numpy().astype(np.float64)
-    return Volume(placed.numpy().astype(np.float32, copy=False), affine), box
+    data = placed.numpy().astype(np.float32, copy=False)
+    _check_scaled(data)
+    label = None
+    if volume.label is not None:
+        label = place(_resample(volume.label[None], volume.affine, spacing, "nearest")).numpy()[0]
+    return Volume(data, placed.affine.numpy().astype(np.float64), label), box
+
+
+def _resample(
+    data: np.ndarray, affine: np.ndarray | None, spacing: Sequence[float], mode: str
+) -> Any:
+    """In RAS, at the spacing."""
+    if affine is None:
+        raise ValueError("a picture has no affine; raster.fit makes its shape that of the others")
+    image: Any = MetaTensor(torch.from_numpy(data), affine=torch.from_numpy(affine))
+    image = Orientation(axcodes=ORIENTATION, labels=None)(image)
+    return Spacing(pixdim=tuple(spacing), mode=mode, padding_mode="border")(image)
+
+
+def _check_scaled(data: np.ndarray) -> None:
+    if not np.isfinite(data).all():
+        raise Refused("not-finite", "intensities are beyond what float32 can scale")
+    if any(channel.min() == channel.max() for channel in data):
+        raise Refused("constant", "every voxel is the same after intensity scaling")
 
 
 def _field_of_view(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,34 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from vqmri.errors import IntegrityError
 from vqmri.outputs import Manifest
-from vqmri.scans.volume import Record
+from vqmri.scans.volume import Channel, Record
 
 STORE = "volumes.zarr"
 ARRAY = "volumes"
-FORMAT_VERSION = 1
-VOLUMES_PER_SHARD = 8
+FORMAT_VERSION = 2
 _METADATA = (f"{STORE}/zarr.json", f"{STORE}/{ARRAY}/zarr.json")
+_AXES = {2: ("row", "column"), 3: ("x", "y", "z")}
+_CHUNK_VALUES = 2**18  # of pictures; one chunk is read and checked as a whole
+_MOST_PICTURES = 256
+_CACHE_BYTES = 2**30
 
 
-def shard_range(shard: int, count: int) -> range:
-    """Indices of the volumes in a shard of a store of `count` volumes."""
-    return range(shard * VOLUMES_PER_SHARD, min((shard + 1) * VOLUMES_PER_SHARD, count))
+def volumes_per_chunk(shape: Sequence[int]) -> int:
+    """Volumes of `shape` (channel, *space) in one chunk: 1 in 3D, up to 256 small pictures."""
+    if len(shape) > 3:
+        return 1
+    fit = max(_CHUNK_VALUES // int(np.prod(shape)), 1)
+    return min(2 ** (fit.bit_length() - 1), _MOST_PICTURES)
+
+
+def volumes_per_shard(shape: Sequence[int]) -> int:
+    """Volumes of `shape` (channel, *space) in one shard: 8 in 3D, 4096 images of MNIST."""
+    return 8 if len(shape) > 3 else 16 * volumes_per_chunk(shape)
+
+
+def shard_range(shard: int, count: int, size: int) -> range:
+    """Indices of the volumes in a shard of a store of `count` volumes, `size` to a shard."""
+    return range(shard * size, min((shard + 1) * size, count))
 
 
 class VolumeWriter:
@@ -37,30 +54,38 @@ class VolumeWriter:
         group = zarr.open_group(self._path, mode="a", zarr_format=3)
         if ARRAY in group:
             return
+        volume = (channels, *shape)
         group.create_array(
             ARRAY,
-            shape=(count, channels, *shape),
-            chunks=(1, channels, *shape),
-            shards=(VOLUMES_PER_SHARD, channels, *shape),
+            shape=(count, *volume),
+            chunks=(volumes_per_chunk(volume), *volume),
+            shards=(volumes_per_shard(volume), *volume),
             dtype="float32",
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
             fill_value=float("nan"),
-            dimension_names=("volume", "channel", "x", "y", "z")[: 2 + len(shape)],
+            dimension_names=("volume", "channel", *_AXES[len(shape)]),
         )
 
     def write_shard(self, shard: int, volumes: Float[np.ndarray, "volume channel *space"]) -> None:
         """Write one whole shard at once; volumes that were refused are NaN."""
         array = _array(zarr.open_group(self._path, mode="r+"))
-        indices = shard_range(shard, array.shape[0])
+        indices = shard_range(shard, array.shape[0], volumes_per_shard(array.shape[1:]))
         array[indices.start : indices.stop] = volumes
 
-    def finish(self, records: Sequence[Record], spacing: Sequence[float]) -> None:
+    def finish(
+        self, records: Sequence[Record], spacing: Sequence[float], channels: Sequence[Channel]
+    ) -> None:
+        """Add what the volumes are. spacing: mm per axis, () for pictures."""
         group = zarr.open_group(self._path, mode="r+")
         group.attrs.put(
             {
                 "format_version": FORMAT_VERSION,
-                "orientation": "RAS",
+                "orientation": "RAS" if spacing else None,
                 "spacing": list(spacing),
+                "channels": [
+                    {"name": channel.name, "label_values": list(channel.label_values)}
+                    for channel in channels
+                ],
                 "records": [asdict(record) for record in records],
             }
         )
@@ -70,7 +95,8 @@ class VolumeStore:
     """Reads a published store and checks what it reads.
 
     records: the table, one row per volume
-    spacing: mm per axis; shape: (channel, *space)
+    spacing: mm per axis, () for pictures; orientation: "RAS", or None for pictures
+    channels: what each channel is; shape: (channel, *space)
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,29 +113,54 @@ class VolumeStore:
         self._array = _array(group)
         self.records = [Record(**row) for row in attributes["records"]]
         self.spacing = tuple(float(s) for s in attributes["spacing"])
+        self.orientation: str | None = attributes["orientation"]
+        self.channels = tuple(
+            Channel(row["name"], tuple(row["label_values"])) for row in attributes["channels"]
+        )
         self.shape: tuple[int, ...] = self._array.shape[1:]
+        self._per_chunk: int = self._array.chunks[0]
+        # pictures are drawn at random from everywhere, and all of them are few bytes
+        keep = _CACHE_BYTES // (4 * int(np.prod(self._array.chunks))) if self._per_chunk > 1 else 0
+        self._chunk = lru_cache(maxsize=keep)(self._read_chunk)
+
+    @property
+    def num_classes(self) -> int:
+        """Label values of the last channel; 0 when it is not a label map."""
+        return len(self.channels[-1].label_values)
 
     def of_split(self, split: str) -> list[Record]:
         return [record for record in self.records if record.split == split]
 
     def read(self, records: Sequence[Record]) -> Float[np.ndarray, "volume channel *space"]:
         """Volumes of some records. IntegrityError when one is damaged or absent."""
-        return np.stack([self._read_one(record) for record in records])
+        volumes = np.empty((len(records), *self.shape), dtype=np.float32)
+        indices = np.array([record.index for record in records], dtype=np.int64)
+        chunks = indices // self._per_chunk
+        order = np.argsort(chunks, kind="stable")
+        ends = np.flatnonzero(np.diff(chunks[order])) + 1
+        for group in np.split(order, ends):
+            if len(group) == 0:
+                continue
+            number = int(chunks[group[0]])
+            try:
+                chunk = self._chunk(number)
+            except (ValueError, RuntimeError, OSError) as error:
+                raise self._fault(records[group[0]], f"damaged ({error})") from error
+            volumes[group] = chunk[indices[group] - number * self._per_chunk]
+            whole = np.isfinite(volumes[group]).reshape(len(group), -1).all(axis=1)
+            if not whole.all():
+                raise self._fault(records[group[int(np.argmin(whole))]], "missing")
+        return volumes
 
-    def _read_one(self, record: Record) -> np.ndarray:
-        try:
-            volume = np.asarray(self._array[record.index])
-        except (ValueError, RuntimeError, OSError) as error:
-            raise IntegrityError(
-                f"{self._folder}: volume {record.index} ({record.source}) is damaged ({error}). "
-                "Make the volumes again with `vqmri ingest`."
-            ) from error
-        if not np.isfinite(volume).all():
-            raise IntegrityError(
-                f"{self._folder}: volume {record.index} ({record.source}) is missing. "
-                "Make the volumes again with `vqmri ingest`."
-            )
-        return volume
+    def _read_chunk(self, number: int) -> np.ndarray:
+        start = number * self._per_chunk
+        return np.asarray(self._array[start : start + self._per_chunk])
+
+    def _fault(self, record: Record, fault: str) -> IntegrityError:
+        return IntegrityError(
+            f"{self._folder}: volume {record.index} ({record.source}) is {fault}. "
+            "Make the volumes again with `vqmri ingest`."
+        )
 
 
 def _array(group: zarr.Group) -> zarr.Array[Any]:

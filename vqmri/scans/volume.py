@@ -13,32 +13,61 @@ from vqmri.shapes import Box
 class Volume:
     """Voxels and where they are.
 
-    data: (channel, x, y, z)
-    affine: voxel index to world coordinates in mm, 4×4, RAS+ world as in NIfTI
+    data: the grey values, (channel, x, y, z); of a picture (channel, row, column), in its raster
+        order: from the top down, then from left to right
+    affine: voxel index to world coordinates in mm, 4×4, RAS+ world as in NIfTI; a picture has none
+    label: the label map on the same grid, if the scan has one: indices into the label values
     """
 
     data: Float[np.ndarray, "channel *space"]
-    affine: Float[np.ndarray, "4 4"]
+    affine: Float[np.ndarray, "4 4"] | None = None
+    label: Float[np.ndarray, "*space"] | None = None
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        """Size of a voxel along each axis in mm."""
+        """Size of a voxel along each axis in mm; () for a picture."""
+        if self.affine is None:
+            return ()
         return tuple(float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    @property
+    def channels(self) -> Float[np.ndarray, "channel *space"]:
+        """The grey values and after them, as the last channel, the label map if there is one."""
+        if self.label is None:
+            return self.data
+        return np.concatenate([self.data, self.label[None]])
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What one channel of a volume is.
+
+    label_values: of a label map, the value that each of its indices stands for, the background 0
+        first; () for grey values
+    """
+
+    name: str
+    label_values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A scan that was found and not yet read.
 
-    source: path relative to the raw folder, or the name of a phantom
+    source: path relative to the raw folder (for one image of a file of many, with its number), or
+        the name of a phantom
     subject: label of the person; all scans of a person stay on one side of the split
-    label: path of the label map that belongs to it, if any
+    label: path of the label map that belongs to it, "" if it is missing, None if none is asked for
+    split: "train" or "held_out" where the source itself says so, else ""
+    modalities: paths of the further channels, "" for a missing one
     """
 
     source: str
     subject: str
     covariates: dict[str, Any]
     label: str | None = None
+    split: str = ""
+    modalities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,9 +75,9 @@ class Record:
     """One row of the table that is stored with the volumes; all values are plain JSON.
 
     index: position in the array of volumes
-    sha256: of the raw file (of the voxels, for a phantom)
-    shape, affine: of the scan as it was read
-    normalised_affine: of the stored volume
+    sha256: of the raw file (of the voxels, for a phantom and for one image of a file of many)
+    shape, affine: of the scan as it was read; the affine of a picture is []
+    normalised_affine: of the stored volume, or []
     field_of_view: the part of the stored volume that the scan covers; the rest is padding
     split: "train" or "held_out"
     """

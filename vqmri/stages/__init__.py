@@ -10,6 +10,7 @@ STAGES = {
     "encode": "vqmri.stages.encode:encode",
     "train_prior": "vqmri.stages.train_prior:train_prior",
     "sample": "vqmri.stages.sample:sample",
+    "study": "vqmri.stages.study:study",
     "evaluate": "vqmri.stages.evaluate:evaluate",
 }
 """Every stage, in the order of the data flow."""

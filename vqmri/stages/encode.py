@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from vqmri.codes import CodeWriter
-from vqmri.codes.schema import code_dtype
+from vqmri.codes import CodeWriter, code_maps
 from vqmri.errors import IntegrityError
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, publishing, replace_file
@@ -20,7 +19,7 @@ from vqmri.training.device import choose_device
 from vqmri.training.model_folder import load_model
 from vqmri.vqvae import VQVAE
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def encode(
         count = len(store.records)
         grids = [[n // factor for n in store.shape[1:]] for factor in model.downsamplings]
         writer = CodeWriter(work.out)
-        writer.create(count, grids, model.num_embeddings, size)
+        writer.create(count, code_maps(model.map_names, grids, model.num_embeddings), size)
         shards = [
             Shard(
                 start=start,
@@ -100,11 +99,7 @@ def encode_shard(shard: Shard) -> int:
         volumes = torch.from_numpy(store.read(store.records[shard.start : shard.stop]))
         with torch.inference_mode():
             codes = model.encode(volumes.to(device))
-        arrays = [
-            level.cpu().numpy().astype(code_dtype(number))
-            for level, number in zip(codes, model.num_embeddings, strict=True)
-        ]
-        CodeWriter(Path(shard.out)).write_shard(shard.start, arrays)
+        CodeWriter(Path(shard.out)).write_shard(shard.start, [c.cpu().numpy() for c in codes])
         replace_file(marker, b"")
     return shard.stop - shard.start
 

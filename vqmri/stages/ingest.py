@@ -12,20 +12,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from vqmri.build.ingest import Reader, digests, find, reader
+from vqmri.build.ingest import Normaliser, Reader, channels, digests, find, normaliser, reader
 from vqmri.errors import InputError
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, publishing, replace_file
+from vqmri.outputs import Identity, Work, publishing, replace_file
 from vqmri.params import Ingest, Params
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.check import REFUSALS, Refused
-from vqmri.scans.normalise import normalise
 from vqmri.scans.split import HELD_OUT, TRAIN, split_subjects
-from vqmri.scans.store import VOLUMES_PER_SHARD, VolumeWriter, shard_range
-from vqmri.scans.volume import Candidate, Record, Rejection
+from vqmri.scans.store import VolumeWriter, shard_range, volumes_per_shard
+from vqmri.scans.volume import Candidate, Channel, Record, Rejection
 from vqmri.tracking.tracker import NullTracker
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 REJECTIONS = "rejections.tsv"
 _SHOWN = 10  # reasons in an error message
 
@@ -37,6 +36,7 @@ class Shard:
     number: int
     candidates: Sequence[Candidate]
     count: int
+    channels: int
     params: dict[str, Any]
     seed: int
     root: str
@@ -49,7 +49,7 @@ def ingest(
 ) -> Metrics:
     """Publish data/volumes. A scan that cannot be used becomes a row of rejections.tsv.
 
-    InputError when nothing is found or fewer than two subjects are left.
+    InputError when nothing is found, or when nobody is left to train on or to hold out.
     """
     tracker = tracker or NullTracker()
     settings = params.ingest
@@ -61,27 +61,15 @@ def ingest(
         digests(settings, candidates, data.root),
     )
     with publishing(data.output("volumes"), data.work, identity) as work:
+        kinds = channels(settings, data.root)
         writer = VolumeWriter(work.out)
-        writer.create(len(candidates), 1, settings.shape)
-        numbers = range(-(-len(candidates) // VOLUMES_PER_SHARD))
-        shards = [
-            Shard(
-                number=number,
-                candidates=[candidates[i] for i in shard_range(number, len(candidates))],
-                count=len(candidates),
-                params=settings.model_dump(mode="json"),
-                seed=params.seed,
-                root=str(data.root),
-                out=str(work.out),
-                state=str(work.state),
-            )
-            for number in numbers
-        ]
+        writer.create(len(candidates), len(kinds), settings.shape)
+        shards = _shards(params, data, work, candidates, kinds)
         done = list(tqdm(each(ingest_shard, shards), "ingest", len(shards), unit="shard"))
         records = [record for accepted, _ in done for record in accepted]
         rejections = [rejection for _, refused in done for rejection in refused]
         records = _split(records, rejections, params)
-        writer.finish(records, settings.spacing)
+        writer.finish(records, settings.spacing or (), kinds)
         replace_file(work.out / REJECTIONS, _table(rejections))
     if rejections:
         tqdm.write(f"{len(rejections)} scans rejected: see {data.output('volumes') / REJECTIONS}")
@@ -93,6 +81,31 @@ def ingest(
     }
 
 
+def _shards(
+    params: Params,
+    data: Layout,
+    work: Work,
+    candidates: Sequence[Candidate],
+    kinds: Sequence[Channel],
+) -> list[Shard]:
+    size = volumes_per_shard((len(kinds), *params.ingest.shape))
+    count = len(candidates)
+    return [
+        Shard(
+            number=number,
+            candidates=[candidates[i] for i in shard_range(number, count, size)],
+            count=count,
+            channels=len(kinds),
+            params=params.ingest.model_dump(mode="json"),
+            seed=params.seed,
+            root=str(data.root),
+            out=str(work.out),
+            state=str(work.state),
+        )
+        for number in range(-(-count // size))
+    ]
+
+
 def ingest_shard(shard: Shard) -> tuple[list[Record], list[Rejection]]:
     """Read, check, normalise and write the scans of one shard, unless a killed run already did."""
     marker = Path(shard.state) / f"shard-{shard.number:05d}.json"
@@ -101,13 +114,15 @@ def ingest_shard(shard: Shard) -> tuple[list[Record], list[Rejection]]:
         return [Record(**row) for row in done[0]], [Rejection(**row) for row in done[1]]
     settings = Ingest.model_validate(shard.params)
     read = reader(settings, shard.seed, Path(shard.root))
-    indices = shard_range(shard.number, shard.count)
-    block = np.full((len(indices), 1, *settings.shape), np.nan, dtype=np.float32)
+    prepare = normaliser(settings)
+    volume = (shard.channels, *settings.shape)
+    indices = shard_range(shard.number, shard.count, volumes_per_shard(volume))
+    block = np.full((len(indices), *volume), np.nan, dtype=np.float32)
     records: list[Record] = []
     rejections: list[Rejection] = []
     for slot, (index, candidate) in enumerate(zip(indices, shard.candidates, strict=True)):
         try:
-            block[slot], record = _one(candidate, index, read, settings)
+            block[slot], record = _one(candidate, index, read, prepare)
         except Refused as refusal:
             rejections.append(Rejection(candidate.source, refusal.code, refusal.reason))
         else:
@@ -119,47 +134,46 @@ def ingest_shard(shard: Shard) -> tuple[list[Record], list[Rejection]]:
 
 
 def _one(
-    candidate: Candidate, index: int, read: Reader, settings: Ingest
+    candidate: Candidate, index: int, read: Reader, prepare: Normaliser
 ) -> tuple[np.ndarray, Record]:
-    """The normalised voxels of one scan and its row of the table, still without its split."""
+    """The normalised voxels of one scan and its row of the table."""
     scan, sha256 = read(candidate)
-    volume, box = normalise(
-        scan,
-        spacing=settings.spacing,
-        shape=settings.shape,
-        percentiles=settings.percentiles,
-    )
-    if not np.isfinite(volume.data).all():
-        raise Refused("not-finite", "intensities are beyond what float32 can scale")
-    if volume.data.min() == volume.data.max():
-        raise Refused("constant", "every voxel is the same after intensity scaling")
-    return volume.data, Record(
+    volume, box = prepare(scan)
+    return volume.channels, Record(
         index=index,
         subject=candidate.subject,
         source=candidate.source,
         sha256=sha256,
         shape=list(scan.data.shape[1:]),
-        affine=scan.affine.tolist(),
-        normalised_affine=volume.affine.tolist(),
+        affine=_rows(scan.affine),
+        normalised_affine=_rows(volume.affine),
         field_of_view=[list(pair) for pair in box],
         covariates=candidate.covariates,
         label=candidate.label,
-        split="",
+        split=candidate.split,
     )
 
 
+def _rows(affine: np.ndarray | None) -> list[list[float]]:
+    return [] if affine is None else affine.tolist()
+
+
 def _split(records: list[Record], rejections: list[Rejection], params: Params) -> list[Record]:
-    """Records with their side of the split; InputError when no split can be made."""
+    """Records with their side of the split, the source's own or ours; InputError without two."""
     people = [record.subject for record in records]
-    if len(set(people)) < 2:
+    sides = {record.subject: record.split for record in records}
+    share = params.ingest.held_out
+    if len(sides) > 1 and share is not None:
+        sides = split_subjects(people, held_out=share, seed=params.seed)
+    if set(sides.values()) != {TRAIN, HELD_OUT}:
         counts = Counter(rejection.code for rejection in rejections)
         reasons = [f"  {r.source}: {r.code}: {r.reason}" for r in rejections[:_SHOWN]]
         codes = [f"  {code} ({n}): {REFUSALS[code]}" for code, n in sorted(counts.items())]
         raise InputError(
             f"{len(rejections)} of {len(records) + len(rejections)} scans were rejected; scans of "
-            "at least two subjects are needed.\n" + "\n".join(reasons + codes)
+            "at least two subjects are needed, one to train on and one to hold out.\n"
+            + "\n".join(reasons + codes)
         )
-    sides = split_subjects(people, held_out=params.ingest.held_out, seed=params.seed)
     return [replace(record, split=sides[record.subject]) for record in records]
 
 

@@ -1,19 +1,24 @@
 """The sections of the report."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from vqmri.evaluation.montage import Plane, curves, montage, strip
+from vqmri.evaluation.montage import Plane, curves, montage, one_slice, strip
 from vqmri.evaluation.report import Section, render
-from vqmri.outputs import replace_file
+from vqmri.outputs import Manifest, replace_file
 from vqmri.protocols import Metrics
+from vqmri.stages.study import DECODED, TABLE
 
 REPORT = "report.html"
 _GALLERY_COLUMNS = 4
+_PICTURE_COLUMNS = 10
+_PLANES = "Sagittal, coronal and axial middle slices"
 _MEANINGS = {
     "psnr_db": "dB, inside each scan's field of view, mean over held-out volumes; higher is better",
     "ssim": "structural similarity there, at most 1; higher is better",
@@ -23,6 +28,11 @@ _MEANINGS = {
     "prior_bits_per_code": "held-out codes under the prior, padding left out; lower is better",
     "marginal_bits_per_code": "the same without any context: entropy of the codes' histogram",
     "prior_saving": "share of those bits that the prior saves",
+    "label_accuracy": "share of the voxels whose label is reconstructed right",
+    "label_dice": "Dice score of the labels but the background, at most 1; higher is better",
+    "classifier_accuracy": "of a classifier trained on real volumes, on real held-out ones",
+    "conditional_accuracy": "the same classifier on samples: the share that shows what was asked",
+    "classification_accuracy_score": "trained on samples alone, on real held-out volumes",
     "samples": "synthetic scans drawn",
     "unique_samples": "of which no two have the same codes",
 }
@@ -30,12 +40,34 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class Shown:
-    """What is pictured: held-out volumes with their labels, reconstructions, samples."""
+    """What is pictured: held-out volumes with their labels, reconstructions, samples.
+
+    All channels are in [0, 1]; a label map's indices were divided by the largest.
+    """
 
     labels: Sequence[str]
-    volumes: Float[np.ndarray, "held channel x y z"]
-    reconstructions: Float[np.ndarray, "held channel x y z"]
-    samples: Float[np.ndarray, "sample channel x y z"]
+    volumes: Float[np.ndarray, "held channel *space"]
+    reconstructions: Float[np.ndarray, "held channel *space"]
+    samples: Float[np.ndarray, "sample channel *space"]
+
+
+@dataclass(frozen=True)
+class Studied:
+    """The table of the study of the prior, and what each row decodes to; empty without a study."""
+
+    rows: Sequence[Mapping[str, Any]]
+    decoded: Sequence[Float[np.ndarray, "item channel *space"]]
+
+
+def read_study(folder: Path) -> Studied:
+    """A published study; IntegrityError when its bytes are not what was published."""
+    manifest = Manifest.read(folder)
+    manifest.check(folder, list(manifest.items))
+    rows = json.loads((folder / TABLE).read_text(encoding="utf-8"))
+    if not rows:
+        return Studied([], [])
+    with np.load(folder / DECODED) as arrays:
+        return Studied(rows, [arrays[f"way_{index}"] for index in range(len(rows))])
 
 
 def write_report(
@@ -43,9 +75,19 @@ def write_report(
     metrics: Metrics,
     histories: Mapping[str, Sequence[Metrics]],
     shown: Shown,
+    studied: Studied,
     provenance: Mapping[str, str],
 ) -> None:
-    """Write report.html into `folder`."""
+    """Write report.html into `folder`, and its pictures of scans beside it."""
+    slices = _PLANES if shown.samples.ndim == 5 else "Pictures"
+    scores = [
+        "samples",
+        "unique_samples",
+        "classifier_accuracy",
+        "conditional_accuracy",
+        "classification_accuracy_score",
+    ]
+    bits = [n for n in metrics if n.startswith(("prior_bits_level", "marginal_bits_level"))]
     usage = [name for name in metrics if name.startswith(("usage", "perplexity"))]
     sections = [
         Section(
@@ -53,8 +95,9 @@ def write_report(
             "Held-out scans, none of whose subjects was trained on, encoded to codes and decoded. "
             "The difference is shown as grey for none, white for too bright, black for too dark.",
             _table(metrics, ["psnr_db", "psnr_db_of_mean_training_volume", "ssim",
-                             "ssim_of_mean_training_volume", "bits_per_voxel"]),
-            [("Sagittal, coronal and axial middle slices", _reconstructions(shown))],
+                             "ssim_of_mean_training_volume", "label_accuracy", "label_dice",
+                             "bits_per_voxel"]),
+            [(slices, _reconstructions(shown))],
         ),
         Section(
             "Codebook",
@@ -66,7 +109,8 @@ def write_report(
         Section(
             "Prior",
             "The PixelCNN predicts each code from those before it.",
-            _table(metrics, ["prior_bits_per_code", "marginal_bits_per_code", "prior_saving"]),
+            _table(metrics, ["prior_bits_per_code", "marginal_bits_per_code", "prior_saving",
+                             *bits]),
             [("Training of the prior", curves(histories["prior"], {
                 "bits per code": ["bits_per_code", "held_out_bits_per_code"],
                 "learning rate": ["learning_rate"],
@@ -75,10 +119,13 @@ def write_report(
         Section(
             "Samples",
             "Synthetic scans: codes drawn from the prior, decoded.",
-            _table(metrics, ["samples", "unique_samples"]),
-            [("Sagittal, coronal and axial middle slices of each", _gallery(shown.samples))],
+            _table(metrics, scores),
+            [(f"{slices} of each", _gallery(shown.samples))],
         ),
     ]  # fmt: skip
+    if studied.rows:
+        sections.append(_study(studied))
+        replace_file(folder / "study.png", _ways(studied))
     html = render("vqmri report", sections, provenance)
     replace_file(folder / REPORT, html.encode())
     replace_file(folder / "samples.png", _gallery(shown.samples))
@@ -98,7 +145,53 @@ def _meaning(name: str) -> str:
         return "share of the codebook that occurs in held-out codes, 0 to 1"
     if name.startswith("perplexity_level_"):
         return "2 to the entropy of the held-out codes, at most the codebook's size"
+    if name.startswith("prior_bits_level_"):
+        return "held-out bits per code of this map under the prior; a real gain's are of a density"
+    if name.startswith("marginal_bits_level_"):
+        return "the same without any context"
     return _MEANINGS[name]
+
+
+_STUDY = (
+    "Is the prior needed, and why must one draw? Ways to choose codes for the decoder, each with "
+    "as many items. Bits per code are of held-out codes, where a way gives them a probability. The "
+    "neighbour divergence is the Jensen-Shannon divergence, in bits, between the pairs of "
+    "neighbouring codes and those of the held-out codes; what training codes reach at the same "
+    "number of items is the floor. The difference between two items should be that of real codes, "
+    "and no sample should be a copy of a training item."
+)
+
+
+def _study(studied: Studied) -> Section:
+    floor = next(
+        row["neighbour_divergence"] for row in studied.rows if row["way"] == "real training codes"
+    )
+    head = ("way", "items", "unique", "bits per code", "difference between two",
+            "neighbour divergence", "÷ floor", "difference to nearest training")  # fmt: skip
+    rows = [
+        (
+            row["way"],
+            str(row["items"]),
+            str(row["unique"]),
+            "" if row["bits_per_code"] is None else f"{row['bits_per_code']:.3f}",
+            f"{row['pairwise_difference']:.3f}",
+            f"{row['neighbour_divergence']:.4f}",
+            f"{row['neighbour_divergence'] / floor:.2f}" if floor > 0 else "",
+            f"{row['nearest_training_difference']:.3f}",
+        )
+        for row in studied.rows
+    ]
+    return Section("Study of the prior", _STUDY, pictures=[("Decoded, way by way", _ways(studied))],
+                   head=head, rows=rows)  # fmt: skip
+
+
+def _ways(studied: Studied) -> bytes:
+    rows = [[one_slice(volume) for volume in volumes] for volumes in studied.decoded]
+    width = max(len(row) for row in rows)
+    blank = np.ones_like(rows[0][0])
+    filled = [row + [blank] * (width - len(row)) for row in rows]
+    scale = 2.0 if studied.decoded[0].ndim == 5 else 3.0
+    return montage(filled, [], [row["way"] for row in studied.rows], scale=scale, flat_labels=True)
 
 
 def _vqvae_curves(history: Sequence[Metrics]) -> bytes:
@@ -115,16 +208,15 @@ def _vqvae_curves(history: Sequence[Metrics]) -> bytes:
 
 def _reconstructions(shown: Shown) -> bytes:
     rows = []
-    for volume, reconstruction in zip(
-        shown.volumes[:, 0], shown.reconstructions[:, 0], strict=True
-    ):
+    for volume, reconstruction in zip(shown.volumes, shown.reconstructions, strict=True):
         difference = np.clip(0.5 + (reconstruction - volume), 0, 1)
         rows.append([strip(volume), strip(reconstruction), strip(difference)])
     return montage(rows, ["held-out scan", "reconstruction", "difference"], shown.labels, scale=3)
 
 
-def _gallery(samples: Float[np.ndarray, "sample channel x y z"]) -> bytes:
-    strips: list[Plane] = [strip(volume) for volume in samples[:, 0]]
-    strips += [np.zeros_like(strips[0])] * (-len(strips) % _GALLERY_COLUMNS)
-    rows = [strips[i : i + _GALLERY_COLUMNS] for i in range(0, len(strips), _GALLERY_COLUMNS)]
+def _gallery(samples: Float[np.ndarray, "sample channel *space"]) -> bytes:
+    columns = _GALLERY_COLUMNS if samples.ndim == 5 else _PICTURE_COLUMNS
+    strips: list[Plane] = [strip(volume) for volume in samples]
+    strips += [np.zeros_like(strips[0])] * (-len(strips) % columns)
+    rows = [strips[i : i + columns] for i in range(0, len(strips), columns)]
     return montage(rows, [], [], scale=2.5)

@@ -1,27 +1,48 @@
 """Run one stage of a project by its name, with params.yaml and MLflow: what every door does."""
 
+from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from vqmri.errors import ParamsError
 from vqmri.layout import Layout
 from vqmri.params import PARAMS, Params
 from vqmri.protocols import Map, Metrics
 from vqmri.stages import STAGES
 
 
-def run(name: str, root: Path, *, each: Map = map) -> Metrics:
+def run(
+    name: str,
+    root: Path,
+    *,
+    each: Map = map,
+    changes: Mapping[str, Any] | None = None,
+    out: Path | None = None,
+) -> Metrics:
     """Run the stage on the project in `root`; its metrics go to MLflow too.
 
+    changes: values of the stage's section in place of those in params.yaml; only with `out`, a
+        folder to publish in place of the project's own, which is always that of params.yaml
     Raises VqmriError, with params.yaml checked before anything heavy is imported.
     """
-    params = Params.load(root / PARAMS)
+    if changes and out is None:
+        raise ParamsError(
+            f"{', '.join(changes)}: the project's own output is that of {PARAMS}. Change the file, "
+            "or name another folder with `--out`."
+        )
+    params = Params.load(root / PARAMS, {name: dict(changes or {})})
     module, function = STAGES[name].split(":")
     stage = getattr(import_module(module), function)
+    if out is not None:
+        stage = partial(stage, out=out)
 
     from vqmri.tracking.mlflow import tracked
 
     with tracked(name, root) as tracker:
-        tracker.params({"seed": params.seed, name: getattr(params, name).model_dump()})
+        section = getattr(params, name)
+        tracker.params({"seed": params.seed, name: section.model_dump() if section else None})
         metrics: Metrics = stage(params, Layout(root), tracker=tracker, each=each)
         tracker.metrics(metrics)
     return metrics

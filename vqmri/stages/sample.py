@@ -1,34 +1,40 @@
-"""vqvae + prior → samples: draw codes, decode them, write NIfTI in a BIDS-derivative layout."""
+"""vqvae + prior → samples: draw codes, decode them, write scans in a BIDS-derivative layout.
 
-from collections.abc import Sequence
+Pictures (2D) become one file of MNIST's format, as they may have come in one.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from vqmri.codes import CodeWriter
-from vqmri.codes.schema import code_dtype
+from vqmri.codes import CodeWriter, code_maps
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, publishing, replace_file
 from vqmri.outputs.manifest import digest
-from vqmri.params import Params
+from vqmri.params import Params, Sample
+from vqmri.prior.covariates import encode
 from vqmri.protocols import Map, Metrics, Tracker
-from vqmri.scans import bids
-from vqmri.training.generator import MICRO_BATCH, Generator
+from vqmri.scans import bids, idx
+from vqmri.scans.volume import Channel
+from vqmri.training.generator import Generator
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+IMAGES, TABLE = "images.idx.gz", "samples.tsv"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One unit of work, in plain values: the samples of one micro-batch."""
+    """One unit of work, in plain values: the samples of one micro-batch, `numbers` of them."""
 
     number: int
-    count: int
-    seed: int
-    temperature: float
-    suffix: str
+    numbers: Sequence[int]
+    settings: dict[str, Any]
     vqvae: str
     prior: str
     out: str
@@ -36,95 +42,159 @@ class Batch:
 
 
 def sample(
-    params: Params, data: Layout, *, tracker: Tracker | None = None, each: Map = map
+    params: Params,
+    data: Layout,
+    *,
+    tracker: Tracker | None = None,
+    each: Map = map,
+    out: Path | None = None,
 ) -> Metrics:
-    """Publish data/samples: one NIfTI file per sample, and the codes that it was decoded from.
+    """Publish data/samples, or `out`: the synthetic scans, and the codes they were decoded from.
 
-    Sample i depends on (seed, i, model) alone.
+    Sample i depends on (seed, i, its covariates, model) alone. Raises ParamsError for covariates
+    that the prior does not know, before anything is drawn.
     """
     settings = params.sample
     vqvae, prior = data.need("vqvae"), data.need("prior")
+    target = out or data.output("samples")
     identity = Identity(
         "sample",
         FORMAT_VERSION,
         {"sample": settings.model_dump(mode="json")},
         {"vqvae": digest(vqvae), "prior": digest(prior)},
     )
-    with publishing(data.output("samples"), data.work, identity) as work:
-        generator = Generator(vqvae, prior)
+    generator = Generator(vqvae, prior)
+    rows = [covariates_of(settings, number) for number in range(settings.count)]
+    encode(generator.prior.covariates, rows, extrapolate=settings.extrapolate)
+    with publishing(target, target.parent / ".work", identity) as work:
         writer = CodeWriter(work.out)
-        writer.create(
-            settings.count, generator.prior.grids, generator.prior.num_embeddings, MICRO_BATCH
-        )
+        size = generator.micro_batch
+        model = generator.vqvae
+        maps = code_maps(model.map_names, generator.prior.grids, model.num_embeddings)
+        writer.create(settings.count, maps, size)
         batches = [
             Batch(
-                number=number,
-                count=settings.count,
-                seed=settings.seed,
-                temperature=settings.temperature,
-                suffix=settings.suffix,
+                number=start // size,
+                numbers=list(range(start, min(start + size, settings.count))),
+                settings=settings.model_dump(mode="json"),
                 vqvae=str(vqvae),
                 prior=str(prior),
                 out=str(work.out),
                 state=str(work.state),
             )
-            for number in range(-(-settings.count // MICRO_BATCH))
+            for start in range(0, settings.count, size)
         ]
         drawn = sum(each(sample_batch, batches))
         writer.finish(
             {
-                "downsamplings": list(generator.vqvae.downsamplings),
+                "downsamplings": list(model.downsamplings),
                 "vqvae_weights": generator.about["weights"],
                 "prior_weights": generator.prior_about["weights"],
-                "seed": settings.seed,
-                "temperature": settings.temperature,
+                "covariates": rows,
+                "sample": settings.model_dump(mode="json"),
             }
         )
-        bids.describe(
-            work.out,
-            name="Synthetic MRI",
-            model=generator.about["weights"],
-            labels=[_label(number) for number in range(settings.count)],
-        )
+        _describe(work.out, work.state, generator, rows)
     return {"samples": drawn}
+
+
+def covariates_of(settings: Sample, number: int) -> dict[str, Any]:
+    """Covariates of one sample; a list is gone through sample by sample, and then anew."""
+    return {
+        name: value[number % len(value)] if isinstance(value, list) else value
+        for name, value in settings.covariates.items()
+    }
 
 
 def sample_batch(batch: Batch) -> int:
     """Draw, decode and write one micro-batch, unless a killed run already did; how many it has."""
-    first = batch.number * MICRO_BATCH
-    numbers = range(first, min(first + MICRO_BATCH, batch.count))
-    marker = Path(batch.state) / f"batch-{batch.number:05d}"
+    marker = _marker(Path(batch.state), batch.number)
     if not marker.is_file():
-        _draw(batch, numbers)
-        replace_file(marker, b"")
-    return len(numbers)
+        replace_file(marker, _draw(batch))
+    return len(batch.numbers)
 
 
-def _draw(batch: Batch, numbers: Sequence[int]) -> None:
+def _marker(state: Path, batch: int) -> Path:
+    """The file that says that a batch is done; of pictures it holds them."""
+    return state / f"batch-{batch:05d}.npy"
+
+
+def _draw(batch: Batch) -> bytes:
+    """Draw and write one micro-batch; the bytes of its marker."""
     generator = Generator(Path(batch.vqvae), Path(batch.prior))
+    settings, numbers = Sample.model_validate(batch.settings), batch.numbers
+    slots = range(numbers[0], numbers[0] + generator.micro_batch)
+    rows = [covariates_of(settings, number) for number in slots]
+    known = encode(generator.prior.covariates, rows, extrapolate=settings.extrapolate)
     positions = sum(int(np.prod(grid)) for grid in generator.prior.grids)
     title = f"sample {numbers[0]}-{numbers[-1]}"
-    with tqdm(total=positions, desc=title, unit="position", mininterval=1.0) as bar:
-        codes = generator.draw(batch.seed, batch.number, batch.temperature, bar.update)
-    volumes = generator.decode(codes)
-    for number, volume in zip(numbers, volumes, strict=False):
-        about = {
-            "Seed": batch.seed,
-            "Number": number,
-            "Temperature": batch.temperature,
-            "VQVAEWeights": generator.about["weights"],
-        }
-        bids.write_scan(
-            Path(batch.out) / bids.scan_path(_label(number), batch.suffix),
-            volume,
-            generator.about["spacing"],
-            about,
+    with tqdm(total=positions, desc=title, unit="position", mininterval=1.0, leave=False) as bar:
+        codes = generator.draw(
+            settings.seed,
+            batch.number,
+            settings.temperature,
+            rows=known,
+            guidance=settings.guidance,
+            progress=bar.update,
         )
-    arrays = [
-        level[: len(numbers)].cpu().numpy().astype(code_dtype(size))
-        for level, size in zip(codes, generator.prior.num_embeddings, strict=True)
-    ]
-    CodeWriter(Path(batch.out)).write_shard(numbers[0], arrays)
+    volumes = generator.decode(codes)[: len(numbers)]
+    drawn = [values[: len(numbers)].cpu().numpy() for values in codes]
+    CodeWriter(Path(batch.out)).write_shard(numbers[0], drawn)
+    if volumes.ndim == 4:
+        return _npy(np.round(volumes * 255).astype(np.uint8))
+    for number, volume in zip(numbers, volumes, strict=True):
+        _write_scan(Path(batch.out), number, volume, generator, settings)
+    return b""
+
+
+def _write_scan(
+    folder: Path, number: int, volume: np.ndarray, generator: Generator, settings: Sample
+) -> None:
+    about = {
+        "Seed": settings.seed,
+        "Number": number,
+        "Temperature": settings.temperature,
+        "VQVAEWeights": generator.about["weights"],
+        "Covariates": covariates_of(settings, number),
+    }
+    channels = [Channel(c["name"], tuple(c["label_values"])) for c in generator.about["channels"]]
+    spacing = generator.about["spacing"]
+    bids.write_scan(folder, _label(number), settings.suffix, volume, channels, spacing, about)
+
+
+def _describe(
+    folder: Path, state: Path, generator: Generator, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """What stands beside the scans: of what they are, and of whom."""
+    if len(generator.about["shape"]) == 4:
+        bids.describe(
+            folder,
+            name="Synthetic MRI",
+            model=generator.about["weights"],
+            labels=[_label(number) for number in range(len(rows))],
+            covariates=rows,
+        )
+        return
+    blocks = [np.load(path) for path in sorted(state.glob("batch-*.npy"))]
+    images = np.concatenate(blocks)
+    grey = images.shape[1] == 1
+    idx.write(folder / IMAGES, images[:, 0] if grey else np.moveaxis(images, 1, -1))
+    replace_file(folder / TABLE, _table(rows))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """One row per picture: its number and covariates."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(["number", *rows[0]])
+    writer.writerows([number, *row.values()] for number, row in enumerate(rows))
+    return text.getvalue().encode()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def _label(number: int) -> str:

@@ -20,10 +20,10 @@ class VQVAEModel(PythonModel):  # type: ignore[misc]
         self._model, _ = load_model(Path(context.artifacts["vqvae"]), VQVAE)
 
     def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
-        """(volume, channel, *space) of intensities in [0, 1] to the same, reconstructed."""
+        """(volume, channel, *space) as they were ingested to the same, reconstructed."""
         volumes = torch.from_numpy(np.asarray(model_input, dtype=np.float32))
         with torch.inference_mode():
-            return self._model(volumes).volumes.float().clamp(0, 1).numpy()
+            return self._model.to_volumes(self._model(volumes).outputs).numpy()
 
 
 set_model(VQVAEModel())

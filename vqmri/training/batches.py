@@ -4,6 +4,9 @@ from functools import lru_cache
 
 import numpy as np
 
+MAX_EPOCH_STEPS = 100
+"""Steps after which a history has a row and a run may write a checkpoint, however large a pass."""
+
 
 def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int]:
     """Indices of the items of one step's batch.
@@ -13,6 +16,11 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int
     """
     positions = range(step * batch_size, (step + 1) * batch_size)
     return [int(_shuffle(p // count, count, seed)[p % count]) for p in positions]
+
+
+def epoch_steps(count: int, batch_size: int) -> int:
+    """Steps between two rows of the history: a pass over the data, or MAX_EPOCH_STEPS of it."""
+    return min(-(-count // batch_size), MAX_EPOCH_STEPS)
 
 
 @lru_cache(maxsize=4)

@@ -1,7 +1,8 @@
 """Prior and decoder together: from (seed, number) to a synthetic volume."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,17 +11,25 @@ from torch import Tensor
 
 from vqmri.errors import IntegrityError
 from vqmri.prior import Prior
+from vqmri.prior.covariates import Rows, encode
 from vqmri.prior.sampler import draw
 from vqmri.training.device import choose_device
 from vqmri.training.model_folder import load_model
 from vqmri.vqvae import VQVAE
 
-MICRO_BATCH = 8
-"""Samples are drawn in batches of this size, sample i always in slot i mod MICRO_BATCH.
+_MIN_BATCH = 8
+_POSITIONS_PER_BATCH = 4096
 
-Float32 products differ in the last bits with the batch (a row alone and among 16: 5e-6), so a
-fixed size and a fixed slot are what makes sample i depend on (seed, i, model) alone.
-"""
+
+def micro_batch(prior: Prior) -> int:
+    """Samples that are drawn together, sample i always in slot i mod this.
+
+    Float32 products differ in the last bits with the batch (a row alone and among 16: 5e-6), so a
+    fixed size and a fixed slot are what makes sample i depend on (seed, i, model) alone. Small
+    grids take more of them, so that the work of an operation outweighs its call.
+    """
+    positions = sum(int(np.prod(grid)) for grid in prior.grids)
+    return max(_MIN_BATCH, _POSITIONS_PER_BATCH // positions)
 
 
 class Generator:
@@ -43,6 +52,7 @@ class Generator:
         self.device = choose_device()
         self.vqvae = vqvae.to(self.device)
         self.prior = prior.to(self.device)
+        self.micro_batch = micro_batch(prior)
         self.about = about
         self.prior_about = prior_about
 
@@ -51,26 +61,46 @@ class Generator:
         seed: int,
         batch: int,
         temperature: float,
+        *,
+        rows: Rows | None = None,
+        guidance: float = 1.0,
         progress: Callable[[int], object] = lambda positions: None,
     ) -> list[Tensor]:
-        """Codes of the samples of one micro-batch, finest level first, each (slot, *grid)."""
-        numbers = range(batch * MICRO_BATCH, (batch + 1) * MICRO_BATCH)
+        """Each map of one micro-batch's samples, finest first, (slot, *grid).
+
+        rows: covariates of the slots (`prior.covariates.encode`); None for nothing known
+        """
+        numbers = range(batch * self.micro_batch, (batch + 1) * self.micro_batch)
         return draw(
-            self.prior, seed=seed, numbers=numbers, temperature=temperature, progress=progress
+            self.prior,
+            seed=seed,
+            numbers=numbers,
+            temperature=temperature,
+            rows=rows,
+            guidance=guidance,
+            progress=progress,
         )
 
     @torch.inference_mode()
     def decode(self, codes: Sequence[Tensor]) -> Float[np.ndarray, "slot channel *space"]:
-        """Volumes of codes, intensities in [0, 1], float32."""
-        volumes = self.vqvae.decode([level.to(self.device) for level in codes])
-        return volumes.float().clamp(0, 1).cpu().numpy()
+        """Volumes of codes, intensities in [0, 1] and indices of labels if any, float32."""
+        outputs = self.vqvae.decode([values.to(self.device) for values in codes])
+        return self.vqvae.to_volumes(outputs).cpu().numpy()
 
     def sample(
-        self, seed: int, numbers: Sequence[int], temperature: float
+        self,
+        seed: int,
+        numbers: Sequence[int],
+        temperature: float,
+        covariates: Mapping[str, Any] | None = None,
     ) -> Float[np.ndarray, "sample channel *space"]:
-        """The synthetic volumes of some numbers, in their order."""
+        """The synthetic volumes of some numbers, in their order, all of the same covariates.
+
+        Raises ParamsError for a covariate that the prior does not know.
+        """
+        rows = encode(self.prior.covariates, [covariates or {}] * self.micro_batch)
         volumes: dict[int, np.ndarray] = {}
-        for batch in sorted({number // MICRO_BATCH for number in numbers}):
-            decoded = self.decode(self.draw(seed, batch, temperature))
-            volumes |= {batch * MICRO_BATCH + slot: v for slot, v in enumerate(decoded)}
+        for batch in sorted({number // self.micro_batch for number in numbers}):
+            decoded = self.decode(self.draw(seed, batch, temperature, rows=rows))
+            volumes |= {batch * self.micro_batch + slot: v for slot, v in enumerate(decoded)}
         return np.stack([volumes[number] for number in numbers])

@@ -1,6 +1,6 @@
 """Volumes to latents and back."""
 
-from vqmri.vqvae.objective import Terms, objective
+from vqmri.vqvae.objective import objective
 from vqmri.vqvae.vqvae import VQVAE, Reconstruction
 
-__all__ = ["VQVAE", "Reconstruction", "Terms", "objective"]
+__all__ = ["VQVAE", "Reconstruction", "objective"]

@@ -1,22 +1,30 @@
 """VQ-VAE with one or more levels of codes."""
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
-from vqmri.quantizers import EMAQuantizer, Quantizer
+from vqmri.quantizers import Quantized, Quantizer, build_quantizer
 from vqmri.shapes import Volumes
 from vqmri.vqvae.blocks import same
 from vqmri.vqvae.decoder import LevelDecoder
 from vqmri.vqvae.encoder import Encoder
 
+Quantize = Callable[[Quantizer, Tensor], Quantized]
+
 
 class Reconstruction(NamedTuple):
-    """volumes (batch, channel, *space); codes, finest level first; quantizer_loss, a scalar."""
+    """What the decoder says, and of which codes.
 
-    volumes: Tensor
+    outputs: (batch, in_channels + num_classes, *space): intensities, then logits of the label map
+    codes: one per map, finest level first; quantizer_loss: a scalar
+    """
+
+    outputs: Tensor
     codes: list[Tensor]
     quantizer_loss: Tensor
 
@@ -29,10 +37,15 @@ class VQVAE(nn.Module):
     *given* the coarser ones. One level is the same code with one step of that loop.
 
     spatial_dims: 2 or 3
-    in_channels: channels of a volume
+    in_channels: channels of a volume that are images
+    num_classes: of the label map that is a volume's last channel; 0 when there is none
     channels: widths at ÷2, ÷4, …; each a multiple of 8
     downsamplings: of each level, finest first; powers of two up to 2^len(channels)
     num_embeddings: codebook size of each level
+    quantizer: arguments of `build_quantizer` but for the sizes
+
+    The attributes `map_names`, `downsamplings` and `num_embeddings` have one entry per *map*, which
+    is more than per level where the quantizer has a gain.
     """
 
     def __init__(
@@ -45,39 +58,52 @@ class VQVAE(nn.Module):
         downsamplings: Sequence[int],
         num_embeddings: Sequence[int],
         embedding_dim: int,
-        decay: float,
-        commitment_cost: float,
+        quantizer: Mapping[str, Any],
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
-        self.downsamplings = tuple(downsamplings)
-        self.num_embeddings = tuple(num_embeddings)
+        self.in_channels, self.num_classes = in_channels, num_classes
         self.scales = [factor.bit_length() - 2 for factor in downsamplings]
-        self.encoder = Encoder(spatial_dims, in_channels, channels, num_res_blocks)
+        ends = in_channels + num_classes
+        self.encoder = Encoder(spatial_dims, ends, channels, num_res_blocks)
         top = len(downsamplings) - 1
         self.to_latents = nn.ModuleList(
             same(spatial_dims, channels[s] * (1 if level == top else 2), embedding_dim, 1)
             for level, s in enumerate(self.scales)
         )
-        self.quantizers = nn.ModuleList(
-            EMAQuantizer(number, embedding_dim, decay=decay, commitment_cost=commitment_cost)
+        quantizers = [
+            build_quantizer(num_embeddings=number, embedding_dim=embedding_dim, **quantizer)
             for number in num_embeddings
-        )
-        widths = [in_channels, *channels]
-        ends = [-1, *self.scales[:-1]]
+        ]
+        self.quantizers = nn.ModuleList(quantizers)
+        widths = [ends, *channels]
+        stops = [-1, *self.scales[:-1]]
         self.decoders = nn.ModuleList(
             LevelDecoder(
                 spatial_dims,
                 embedding_dim,
-                widths[end + 1 : scale + 2][::-1],
+                widths[stop + 1 : scale + 2][::-1],
                 num_res_blocks,
                 from_above=level != top,
                 finest=level == 0,
             )
-            for level, (scale, end) in enumerate(zip(self.scales, ends, strict=True))
+            for level, (scale, stop) in enumerate(zip(self.scales, stops, strict=True))
+        )
+        self.map_names = tuple(
+            f"level_{level}{name}" for level, q in enumerate(quantizers) for name in q.map_names
+        )
+        self.num_embeddings = tuple(size for q in quantizers for size in q.map_sizes)
+        self.downsamplings = tuple(
+            factor for factor, q in zip(downsamplings, quantizers, strict=True) for _ in q.map_sizes
         )
 
     def forward(self, volumes: Volumes) -> Reconstruction:
-        features = self.encoder(volumes)
+        """Encode, quantize and decode volumes (batch, in_channels and maybe labels, *space)."""
+        return self.reconstruct(volumes, lambda quantizer, latents: quantizer(latents))
+
+    def reconstruct(self, volumes: Volumes, quantize: Quantize) -> Reconstruction:
+        """The same with another way to choose the codes: `quantize(quantizer, latents)`."""
+        features = self.encoder(self._one_hot(volumes))
         state: Tensor | None = None
         codes: list[Tensor] = []
         losses: list[Tensor] = []
@@ -85,23 +111,48 @@ class VQVAE(nn.Module):
             joined = features[self.scales[level]]
             if state is not None:
                 joined = torch.cat([joined, state], dim=1)
-            quantized = self.quantizers[level](self.to_latents[level](joined))
-            codes.insert(0, quantized.codes)
+            quantized = quantize(self._quantizer(level), self.to_latents[level](joined))
+            codes = quantized.codes + codes
             losses.append(quantized.loss)
             state = self.decoders[level](quantized.latents, state)
         assert state is not None
         return Reconstruction(state, codes, torch.stack(losses).sum())
 
     def encode(self, volumes: Volumes) -> list[Tensor]:
-        """Codes of each level, finest first, each (batch, *grid). Call it in evaluation mode."""
+        """Each map of codes, finest first, (batch, *grid). Call it in evaluation mode."""
         return self(volumes).codes
 
     def decode(self, codes: Sequence[Tensor]) -> Tensor:
-        """Volumes of codes of all levels, finest first; not clipped to [0, 1]."""
+        """The decoder's outputs for all maps of codes, finest first."""
         state: Tensor | None = None
+        left = list(codes)
         for level in reversed(range(len(self.scales))):
-            quantizer = self.quantizers[level]
-            assert isinstance(quantizer, Quantizer)
-            state = self.decoders[level](quantizer.decode(codes[level]), state)
+            quantizer = self._quantizer(level)
+            number = len(quantizer.map_sizes)
+            left, own = left[:-number], left[-number:]
+            state = self.decoders[level](quantizer.decode(own), state)
         assert state is not None
         return state
+
+    def to_volumes(
+        self, outputs: Float[Tensor, "batch out *space"]
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Outputs as volumes: intensities clipped to [0, 1], then the likeliest label if any."""
+        outputs = outputs.float()
+        image = outputs[:, : self.in_channels].clamp(0, 1)
+        if not self.num_classes:
+            return image
+        labels = outputs[:, self.in_channels :].argmax(dim=1, keepdim=True)
+        return torch.cat([image, labels.to(image.dtype)], dim=1)
+
+    def _one_hot(self, volumes: Volumes) -> Tensor:
+        if not self.num_classes:
+            return volumes
+        image, labels = volumes[:, : self.in_channels], volumes[:, self.in_channels]
+        hot = functional.one_hot(labels.long(), self.num_classes).movedim(-1, 1)
+        return torch.cat([image, hot.to(image.dtype)], dim=1)
+
+    def _quantizer(self, level: int) -> Quantizer:
+        quantizer = self.quantizers[level]
+        assert isinstance(quantizer, Quantizer)
+        return quantizer

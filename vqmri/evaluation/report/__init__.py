@@ -15,12 +15,15 @@ class Section:
     text: what is seen and how to read it
     table: rows of (name, value, what it means)
     pictures: caption and PNG bytes
+    head, rows: a wider table with column titles
     """
 
     title: str
     text: str
     table: Sequence[tuple[str, str, str]] = ()
     pictures: Sequence[tuple[str, bytes]] = ()
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
 
 
 def render(title: str, sections: Sequence[Section], provenance: Mapping[str, str]) -> str:

@@ -1,0 +1,298 @@
+"""codes + models → study: is the prior needed, and why must one draw? By measurement."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from vqmri.codes import CodeStore
+from vqmri.evaluation.likelihood import code_tensors, held_out_likelihood, inside
+from vqmri.evaluation.marginals import PositionMarginals
+from vqmri.evaluation.structure import (
+    nearest_difference,
+    neighbour_divergence,
+    pairwise_difference,
+    unique_items,
+)
+from vqmri.layout import Layout
+from vqmri.outputs import Identity, publishing, replace_file
+from vqmri.outputs.manifest import digest
+from vqmri.params import Params, Study
+from vqmri.prior.covariates import known_rows
+from vqmri.protocols import Map, Metrics, Tracker
+from vqmri.quantizers import Quantized, Quantizer
+from vqmri.scans.split import HELD_OUT, TRAIN
+from vqmri.scans.store import VolumeStore
+from vqmri.scans.volume import Record, code_box
+from vqmri.training.generator import Generator
+
+FORMAT_VERSION = 1
+TABLE, DECODED = "study.json", "decoded.npz"
+SHOWN = 8
+"""Items of each way that are decoded for the picture."""
+_GAIN_BINS = 16
+_ARGMAX = "prior, likeliest code"
+
+Maps = list[np.ndarray]
+"""Codes (or gains) of some items, one array per map, finest first."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One unit of work, in plain values: one micro-batch drawn from the prior."""
+
+    way: str
+    number: int
+    temperature: float
+    rows: list[list[float]]
+    seed: int
+    vqvae: str
+    prior: str
+    state: str
+
+
+def study(
+    params: Params, data: Layout, *, tracker: Tracker | None = None, each: Map = map
+) -> Metrics:
+    """Publish data/study: a table of ways to choose codes, and what they decode to.
+
+    Without a section `study` in params the table is empty.
+    """
+    folders = {name: data.need(name) for name in ("volumes", "vqvae", "codes", "prior")}
+    identity = Identity(
+        "study",
+        FORMAT_VERSION,
+        {"seed": params.seed, "study": params.study and params.study.model_dump(mode="json")},
+        {name: digest(folder) for name, folder in folders.items()},
+    )
+    table: list[dict[str, Any]] = []
+    with publishing(data.output("study"), data.work, identity) as work:
+        if params.study:
+            subject = Subject(folders, params.study, params.seed)
+            ways = subject.ways(work.state, each)
+            shown: dict[str, np.ndarray] = {}
+            for name, bits, maps in tqdm(ways, "study", unit="way"):
+                table.append({"way": name, "bits_per_code": bits, **subject.measure(maps)})
+                shown[f"way_{len(shown)}"] = subject.decode(maps)
+            np.savez(work.out / DECODED, **shown)
+        replace_file(work.out / TABLE, (json.dumps(table, indent=1) + "\n").encode())
+    return _metrics(table)
+
+
+def _metrics(table: Sequence[Mapping[str, Any]]) -> Metrics:
+    """Figures of the draws at temperature 1, of the likeliest codes, and of the marginals."""
+    names = {
+        "prior, T = 1": "prior",
+        _ARGMAX: "likeliest",
+        "marginal of each position": "marginal",
+        "real training codes": "training",
+    }
+    return {
+        f"study_{names[row['way']]}_{key}": float(row[key])
+        for row in table
+        if row["way"] in names
+        for key in ("bits_per_code", "unique", "neighbour_divergence", "pairwise_difference")
+        if row[key] is not None
+    }
+
+
+class Subject:
+    """What is studied: held-out and training codes of one model, and ways to make others.
+
+    All ways have `count` items, with the covariates of as many held-out ones.
+    """
+
+    def __init__(self, folders: Mapping[str, Path], settings: Study, seed: int) -> None:
+        self._folders, self._settings, self._seed = folders, settings, seed
+        self._generator = Generator(folders["vqvae"], folders["prior"])
+        self._codes = CodeStore(folders["codes"])
+        self._volumes = VolumeStore(folders["volumes"])
+        self._records = [Record(**row) for row in self._codes.attributes["records"]]
+        random = np.random.default_rng(seed)
+        held, training = self._indices(HELD_OUT), self._indices(TRAIN)
+        self._count = min(settings.count, len(held), len(training))
+        self._held = sorted(random.permutation(held)[: self._count].tolist())
+        same = sorted(random.permutation(training)[: self._count].tolist())
+        self._training = self._codes.read(training)
+        self._reference, self._real = self._codes.read(self._held), self._codes.read(same)
+        self._edges = [
+            np.quantile(values, np.linspace(0, 1, _GAIN_BINS + 1)[1:-1]) if not number else None
+            for values, number in zip(self._training, self._codes.num_embeddings, strict=True)
+        ]
+        prior = self._generator.prior
+        self._rows = known_rows(prior.covariates, [self._records[i].covariates for i in self._held])
+
+    def ways(self, state: Path, each: Map) -> Iterator[tuple[str, float | None, Maps]]:
+        """Name, held-out bits per code where the way has a likelihood, and the codes."""
+        random = np.random.default_rng([self._seed, 1])
+        yield "real held-out codes", None, self._reference
+        yield "real training codes", None, self._real
+        yield "uniform codes", self._uniform_bits(), self._uniform(random)
+        marginals = [
+            PositionMarginals(values, number)
+            for values, number in zip(self._binned(self._training), self._sizes, strict=True)
+        ]
+        if all(self._codes.num_embeddings):
+            drawn = [marginal.draw(self._count, random) for marginal in marginals]
+            yield "marginal of each position", self._marginal_bits(marginals), drawn
+        if len(self._generator.vqvae.quantizers) == len(self._codes.maps):
+            yield "one scan, nearest codes (τ → 0)", None, self._by_distance(0.0)
+            yield "one scan, drawn by distance (τ = 1)", None, self._by_distance(1.0)
+        yield _ARGMAX, None, self._from_prior(_ARGMAX, 0.0, state, each)
+        for temperature in self._settings.temperatures:
+            name = f"prior, T = {temperature:g}"
+            maps = self._from_prior(name, temperature, state, each)
+            yield name, self._prior_bits(temperature), maps
+
+    def measure(self, maps: Maps) -> dict[str, Any]:
+        """Statistics of one way's items: means over the maps, weighted by their positions."""
+        binned, reference = self._binned(maps), self._binned(self._reference)
+        training = self._binned(self._training)
+        weights = [level[0].size for level in reference]
+
+        def mean(values: Sequence[float]) -> float:
+            return float(np.average(values, weights=weights))
+
+        divergences = [
+            neighbour_divergence(level, other, size)
+            for level, other, size in zip(binned, reference, self._sizes, strict=True)
+        ]
+        nearest = [
+            float(nearest_difference(level, known).mean())
+            for level, known in zip(binned, training, strict=True)
+        ]
+        return {
+            "items": len(maps[0]),
+            "unique": unique_items(binned),
+            "pairwise_difference": mean([pairwise_difference(level) for level in binned]),
+            "neighbour_divergence": mean(divergences),
+            "neighbour_divergence_of_maps": divergences,
+            "nearest_training_difference": mean(nearest),
+        }
+
+    def decode(self, maps: Maps) -> np.ndarray:
+        """Volumes of the first items."""
+        first = [level[:SHOWN] for level in maps]
+        return self._generator.decode(code_tensors(first, self._codes.num_embeddings))
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [number or _GAIN_BINS for number in self._codes.num_embeddings]
+
+    def _indices(self, split: str) -> list[int]:
+        return [i for i, record in enumerate(self._records) if record.split == split]
+
+    def _binned(self, maps: Maps) -> Maps:
+        """Codes as they are; real gains as bins that training gains fill evenly."""
+        return [
+            values.astype(np.int64) if edges is None else np.digitize(values, edges)
+            for values, edges in zip(maps, self._edges, strict=True)
+        ]
+
+    def _held_out(self) -> tuple[Maps, list[np.ndarray], list[Record]]:
+        """All held-out codes, their positions inside the fields of view, and their records."""
+        held = self._indices(HELD_OUT)
+        records = [self._records[i] for i in held]
+        factors = zip(self._codes.attributes["downsamplings"], self._codes.grids, strict=True)
+        masks = [
+            inside([code_box(r.box, factor) for r in records], grid) for factor, grid in factors
+        ]
+        return self._codes.read(held), masks, records
+
+    def _uniform_bits(self) -> float:
+        sizes = [size for size in self._codes.num_embeddings if size]
+        return float(np.log2(sizes).mean())
+
+    def _uniform(self, random: np.random.Generator) -> Maps:
+        drawn: Maps = []
+        for values, number in zip(self._reference, self._codes.num_embeddings, strict=True):
+            if number:
+                drawn.append(random.integers(number, size=values.shape))
+            else:  # no uniform over the real line: any training gain
+                pool = self._training[len(drawn)].ravel()
+                drawn.append(random.choice(pool, size=values.shape))
+        return drawn
+
+    def _marginal_bits(self, marginals: Sequence[PositionMarginals]) -> float:
+        maps, masks, _ = self._held_out()
+        bits = [
+            marginal.bits(values.astype(np.int64))[mask]
+            for marginal, values, mask in zip(marginals, maps, masks, strict=True)
+        ]
+        return float(np.concatenate(bits).mean())
+
+    def _prior_bits(self, temperature: float) -> float:
+        maps, masks, records = self._held_out()
+        prior = self._generator.prior
+        values = code_tensors(maps, self._codes.num_embeddings)
+        rows = known_rows(prior.covariates, [record.covariates for record in records])
+        return held_out_likelihood(prior, values, masks, rows, temperature).bits_per_code
+
+    def _by_distance(self, tau: float) -> Maps:
+        """`count` draws of one held-out scan's codes from softmax(−‖z_e − e‖² / τ)."""
+        scan = self._volumes.read([self._records[self._held[0]]])
+        random = torch.Generator().manual_seed(self._seed)
+
+        def choose(quantizer: Quantizer, latents: torch.Tensor) -> Quantized:
+            scores = -quantizer.distances(latents).cpu()
+            if tau > 0:
+                uniform = torch.rand(scores.shape, generator=random).clamp(min=1e-30)
+                scores = scores / tau - (-uniform.log()).log()
+            codes = [scores.argmax(dim=1).to(latents.device)]
+            return Quantized(quantizer.decode(codes), codes, latents.new_zeros(()))
+
+        model, blocks = self._generator.vqvae, []
+        for start in range(0, self._count, self._generator.micro_batch):
+            number = min(self._generator.micro_batch, self._count - start)
+            volumes = torch.from_numpy(np.repeat(scan, number, axis=0))
+            with torch.inference_mode():
+                codes = model.reconstruct(volumes.to(self._generator.device), choose).codes
+            blocks.append([level.cpu().numpy() for level in codes])
+        return [np.concatenate(level) for level in zip(*blocks, strict=True)]
+
+    def _from_prior(self, way: str, temperature: float, state: Path, each: Map) -> Maps:
+        """Draws with the covariates of held-out items; likeliest codes need one batch only."""
+        size = self._generator.micro_batch
+        count = min(self._count, size) if temperature == 0 else self._count
+        batches = [
+            Batch(
+                way=way,
+                number=start // size,
+                temperature=temperature,
+                rows=self._rows[start : start + size].tolist(),
+                seed=self._seed,
+                vqvae=str(self._folders["vqvae"]),
+                prior=str(self._folders["prior"]),
+                state=str(state),
+            )
+            for start in range(0, count, size)
+        ]
+        drawn = [np.load(path) for path in each(draw_batch, batches)]
+        names = [code_map.name for code_map in self._codes.maps]
+        return [np.concatenate([block[name] for block in drawn])[:count] for name in names]
+
+
+def draw_batch(batch: Batch) -> str:
+    """Draw one micro-batch, unless a killed run already did; the file that holds it."""
+    path = Path(batch.state) / f"{batch.way.replace(' ', '')}-{batch.number:05d}.npz"
+    if not path.is_file():
+        generator = Generator(Path(batch.vqvae), Path(batch.prior))
+        rows = torch.full((generator.micro_batch, len(generator.prior.covariates)), torch.nan)
+        given = torch.tensor(batch.rows).reshape(len(batch.rows), rows.shape[1])
+        rows[: len(given)] = given
+        maps = generator.draw(batch.seed, batch.number, batch.temperature, rows=rows)
+        names = generator.vqvae.map_names
+        replace_file(path, _npz(dict(zip(names, maps, strict=True))))
+    return str(path)
+
+
+def _npz(maps: Mapping[str, torch.Tensor]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **{name: values.cpu().numpy() for name, values in maps.items()})
+    return file.getvalue()
