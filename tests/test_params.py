@@ -102,6 +102,7 @@ FLAT = {"spacing": None, "percentiles": None, "shape": [16, 24]}
 def with_source(source: dict[str, Any], **changes: Any) -> dict[str, Any]:
     values = tiny_values()
     values["ingest"] |= {"source": source, **changes}
+    values["train_prior"]["conditions"] = []
     return values
 
 

@@ -20,6 +20,7 @@ from vqmri.stages.encode import encode
 from vqmri.stages.evaluate import evaluate
 from vqmri.stages.ingest import ingest
 from vqmri.stages.sample import sample
+from vqmri.stages.study import study
 from vqmri.stages.train_prior import train_prior
 from vqmri.stages.train_vqvae import train_vqvae
 from vqmri.training.model_folder import load_model
@@ -152,8 +153,9 @@ def test_two_levels_go_through_the_whole_pipeline(tmp_path: Path) -> None:
     values["ingest"]["source"] |= {"count": 8, "spacing": 20.0}
     values["train_prior"]["num_layers"] = 2
     values["sample"]["count"] = 2
+    values["study"]["count"] = 2
     params, data = Params.model_validate(values), Layout(tmp_path)
-    for stage in (ingest, train_vqvae, encode, train_prior, sample, evaluate):
+    for stage in (ingest, train_vqvae, encode, train_prior, sample, study, evaluate):
         metrics = stage(params, data)
     codes = CodeStore(data.output("codes"))
     assert codes.grids == [(4, 6, 4), (2, 3, 2)]

@@ -14,6 +14,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+_LEAST_INCHES = 0.35  # of a picture's side, so that there is room for its label
+_LABEL_INCHES = 2.6
+
 Plane = Float[np.ndarray, "row column *rgb"]
 """Grey, or with three channels in the end."""
 
@@ -57,11 +60,12 @@ def montage(
 
     flat_labels: for long labels, which are then written across and not upwards
     """
-    height, width = rows[0][0].shape[:2]
+    height, width = (max(n * scale / 100, _LEAST_INCHES) for n in rows[0][0].shape[:2])
+    margin = _LABEL_INCHES if flat_labels else 0.0
     figure, axes = plt.subplots(
         len(rows),
         len(rows[0]),
-        figsize=(len(rows[0]) * width * scale / 100, len(rows) * height * scale / 100 + 0.3),
+        figsize=(len(rows[0]) * width + margin, len(rows) * height + 0.3),
         squeeze=False,
         layout="constrained",
     )

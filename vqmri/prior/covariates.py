@@ -160,7 +160,7 @@ class CovariateEmbedding(nn.Module):
         vectors = []
         for index, embedding in enumerate(self.embeddings):
             known = ~rows[:, index].isnan()
-            value = rows[:, index].nan_to_num()
+            value = rows[:, index].nan_to_num().to(self.missing.dtype)
             inputs = value.long() if isinstance(embedding, nn.Embedding) else value.unsqueeze(1)
             vector = embedding(inputs)
             vectors.append(torch.where(known.unsqueeze(1), vector, self.missing[index]))

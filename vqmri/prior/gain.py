@@ -36,7 +36,7 @@ class GaussianGain(nn.Module):
             torch.zeros(number).double().index_add_(0, index, spread) / count.clamp(min=1)
         ).sqrt()
         rare = count < 2
-        mean[rare], std[rare] = values.mean(), values.std()
+        mean[rare], std[rare] = values.mean(), values.std(correction=0)
         self.mean.copy_(mean)
         self.std.copy_(std.clamp(min=MIN_STD))
 

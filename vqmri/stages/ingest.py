@@ -174,7 +174,18 @@ def _split(records: list[Record], rejections: list[Rejection], params: Params) -
             "at least two subjects are needed, one to train on and one to hold out.\n"
             + "\n".join(reasons + codes)
         )
+    _covariates_are_there(records)
     return [replace(record, split=sides[record.subject]) for record in records]
+
+
+def _covariates_are_there(records: list[Record]) -> None:
+    """A column without a single value is found here, before any training is conditioned on it."""
+    for name in dict.fromkeys(name for record in records for name in record.covariates):
+        if all(record.covariates.get(name) is None for record in records):
+            raise InputError(
+                f"ingest.source.covariates: {name!r} is empty for all {len(records)} scans. "
+                "Fill it in, in the table, or take it out."
+            )
 
 
 def _table(rejections: list[Rejection]) -> bytes:

@@ -20,11 +20,17 @@ class GeneratorModel(PythonModel):  # type: ignore[misc]
         self._generator = Generator(Path(folders["vqvae"]), Path(folders["prior"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> np.ndarray:
-        """One row per sample, columns `seed` and `number`, to (row, channel, *space) in [0, 1]."""
+        """One row per sample to (row, channel, *space) as ingested.
+
+        Columns `seed` and `number`; any other is a covariate, and may be missing in some rows.
+        """
         rows = model_input.reset_index(drop=True)
+        names = [name for name in rows.columns if name not in ("seed", "number")]
         volumes: dict[int, np.ndarray] = {}
-        for seed, group in rows.groupby("seed"):
-            drawn = self._generator.sample(int(str(seed)), [int(n) for n in group["number"]], 1.0)
+        for (seed, *values), group in rows.groupby(["seed", *names], dropna=False):
+            known = {n: v for n, v in zip(names, values, strict=True) if not pd.isna(v)}
+            numbers = [int(n) for n in group["number"]]
+            drawn = self._generator.sample(int(str(seed)), numbers, 1.0, known)
             volumes |= dict(zip(group.index, drawn, strict=True))
         return np.stack([volumes[row] for row in rows.index])
 

@@ -1,0 +1,205 @@
+"""The typed schema of params.yaml, one section per stage.
+
+Every number of a run stands there; nothing below this module ever sees these objects, because
+`build` unpacks them into plain arguments.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from vqmri.errors import ParamsError
+from vqmri.params.faults import PARAMS, across_sections, fault_text
+from vqmri.params.ingest import IdxSource, ImagesSource, Ingest, NiftiSource, PhantomSource
+from vqmri.params.section import BidsSuffix, Section, Seed, Share, Value
+
+__all__ = [
+    "PARAMS", "Classifier", "IdxSource", "ImagesSource", "Ingest", "NiftiSource", "Params",
+    "PhantomSource", "Sample", "Study", "TrainPrior", "TrainVQVAE",
+]  # fmt: skip
+
+
+class Level(Section):
+    downsampling: int = Field(ge=2, description="voxels per code along each axis, a power of two")
+    num_embeddings: int = Field(ge=2, le=65536, description="size of the codebook, K")
+
+
+class Quantizer(Section):
+    commitment_cost: PositiveFloat = Field(description="β, weight of the encoder's term")
+    initialisation: Literal["data", "kmeans"] = Field(
+        "data", description="codebook from the first batch: random vectors, or k-means from them"
+    )
+
+
+class CodebookLoss(Quantizer):
+    """Codebook by gradient (van den Oord et al. 2017)."""
+
+    kind: Literal["codebook_loss"]
+
+
+class MovingAverage(Quantizer):
+    decay: float = Field(gt=0, lt=1, description="γ of the moving average, per step")
+
+
+class EMA(MovingAverage):
+    """Codebook by exponential moving average."""
+
+    kind: Literal["ema"]
+
+
+class Projected(MovingAverage):
+    """The latent's projection onto its code: a code and a gain."""
+
+    kind: Literal["projected"]
+    projection_cost: NonNegativeFloat = Field(
+        description="weight of the term that draws the projection towards its code"
+    )
+    num_gains: Annotated[int, Field(ge=2, le=65536)] | None = Field(
+        description="values of a quantised gain; null: real gains, Gaussian given the code"
+    )
+
+
+class Optimisation(Section):
+    steps: PositiveInt = Field(description="optimiser steps")
+    warmup: NonNegativeInt = Field(description="steps until the learning rate is at its peak")
+    batch_size: PositiveInt = Field(description="volumes in a batch")
+    learning_rate: PositiveFloat = Field(description="peak of the schedule")
+    weight_decay: NonNegativeFloat = Field(description="of AdamW, on matrices and kernels")
+
+
+class TrainVQVAE(Optimisation):
+    channels: list[Annotated[int, Field(gt=0, multiple_of=8)]] = Field(
+        min_length=1, description="widths at ÷2, ÷4, …; multiples of 8"
+    )
+    num_res_blocks: NonNegativeInt = Field(description="residual blocks at each scale, each way")
+    embedding_dim: PositiveInt = Field(description="length of a codebook vector, D")
+    levels: list[Level] = Field(min_length=1, description="levels of codes, finest first")
+    quantizer: Annotated[CodebookLoss | EMA | Projected, Field(discriminator="kind")]
+
+    @field_validator("levels")
+    @classmethod
+    def _levels_fit_channels(cls, value: list[Level], info: Any) -> list[Level]:
+        factors = [level.downsampling for level in value]
+        if sorted(set(factors)) != factors:
+            raise ValueError("downsampling must rise, finest level first")
+        if "channels" in info.data:
+            allowed = [2 ** (i + 1) for i in range(len(info.data["channels"]))]
+            if not set(factors) <= set(allowed) or factors[-1] != allowed[-1]:
+                raise ValueError(
+                    f"with {len(allowed)} channels downsampling is among {allowed}, and "
+                    f"{allowed[-1]} in the last level"
+                )
+        return value
+
+
+class Encode(Section):
+    items_per_shard: PositiveInt = Field(description="volumes encoded and written together")
+
+
+class TrainPrior(Optimisation):
+    channels: PositiveInt = Field(description="width of every stream")
+    num_layers: PositiveInt = Field(description="gated layers")
+    kernel: int = Field(ge=2, description="causal extent of a stream along its own axis")
+    radius: PositiveInt = Field(description="reach of a layer along the axes after that")
+    dropout: Share = Field(description="share of units, and of whole codes, hidden in training")
+    num_attention: NonNegativeInt = Field(
+        0, description="self-attentions of the top map's net, spread evenly over its layers"
+    )
+    heads: PositiveInt = Field(1, description="heads of each; `channels` is a multiple of it")
+    conditions: list[str] = Field([], description="covariates that the prior is conditioned on")
+    condition_dropout: Share = Field(
+        0.1, description="share of the items whose covariates are hidden in training"
+    )
+
+    @model_validator(mode="after")
+    def _attention_fits(self) -> "TrainPrior":
+        if self.channels % self.heads:
+            raise ValueError(f"heads = {self.heads} must divide channels = {self.channels}")
+        if self.num_attention >= self.num_layers:
+            raise ValueError("num_attention must be below num_layers")
+        return self
+
+
+class Sample(Section):
+    count: PositiveInt = Field(description="number of synthetic scans")
+    seed: Seed = Field(description="with a sample's number it decides that sample")
+    temperature: PositiveFloat = Field(description="divides the logits before each draw")
+    suffix: BidsSuffix = Field("T1w", description="BIDS suffix of the synthetic scans")
+    covariates: dict[str, Value | list[Value]] = Field(
+        {}, description="of the synthetic subjects; a list is gone through sample by sample"
+    )
+    extrapolate: bool = Field(
+        False, description="allow a covariate outside the range of the training subjects"
+    )
+    guidance: NonNegativeFloat = Field(
+        1.0, description="above 1, samples follow their covariates more than the data do"
+    )
+
+
+class Study(Section):
+    count: int = Field(ge=2, description="items of each way to draw, at most those held out")
+    temperatures: list[PositiveFloat] = Field(description="of the prior's draws, 1 among them")
+
+
+class Classifier(Section):
+    covariate: str = Field(description="the categorical condition that is to be recognised")
+    steps: PositiveInt = Field(description="optimiser steps, on real and on synthetic volumes")
+
+
+class Evaluate(Section):
+    montages: PositiveInt = Field(description="held-out volumes shown in the report")
+    gallery: PositiveInt = Field(description="synthetic scans shown in the report")
+    classifier: Classifier | None = Field(
+        None, description="for the Classification Accuracy Score; null: none"
+    )
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    seed: Seed = Field(description="of the split, the weights, the order of batches")
+    ingest: Ingest
+    train_vqvae: TrainVQVAE
+    encode: Encode
+    train_prior: TrainPrior
+    sample: Sample
+    study: Study | None = Field(None, description="the study of the prior; null: none")
+    evaluate: Evaluate
+
+    @classmethod
+    def load(cls, path: Path, changes: Mapping[str, Mapping[str, Any]] | None = None) -> "Params":
+        """Read params.yaml; ParamsError names every fault at once.
+
+        changes: section to values that take the place of the file's
+        """
+        if not path.is_file():
+            raise ParamsError(f"{path} is missing. Write one with `vqmri init --preset phantom`.")
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ParamsError(f"{path} is not YAML: {error}") from None
+        for section, fields in (changes or {}).items():
+            if fields and isinstance(values, dict) and isinstance(values.get(section), dict):
+                values[section] = {**values[section], **fields}
+        faults = across_sections(values)
+        try:
+            params = cls.model_validate(values)
+        except ValidationError as error:
+            faults += [fault_text(fault) for fault in error.errors()]
+        if faults:
+            number = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+            lines = "\n".join(f"  {fault}" for fault in faults)
+            raise ParamsError(f"{path}: {number}, nothing was written.\n{lines}")
+        return params

@@ -1,0 +1,94 @@
+"""What is wrong with a params.yaml, in words."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+PARAMS = "params.yaml"
+
+
+def across_sections(values: Any) -> list[str]:
+    """What spans two sections; looked for in the raw values, so that no other fault hides it."""
+    return _shape_faults(values) + _covariate_faults(values) + _suffix_faults(values)
+
+
+def _shape_faults(values: Any) -> list[str]:
+    """A shape that the levels do not divide."""
+    try:
+        shape = [int(n) for n in values["ingest"]["shape"]]
+        top = max(int(level["downsampling"]) for level in values["train_vqvae"]["levels"])
+    except (KeyError, TypeError, ValueError):
+        return []  # the schema says what is wrong with these
+    if top < 1 or not any(n % top for n in shape):
+        return []
+    return [
+        f"ingest.shape = {shape}: every axis must be a multiple of {top}, the largest downsampling "
+        "of train_vqvae.levels"
+    ]
+
+
+def _covariate_faults(values: Any) -> list[str]:
+    """Conditions that the source does not know, and uses of covariates that are no conditions."""
+    try:
+        source, prior = values["ingest"]["source"], values["train_prior"]
+        conditions = list(prior.get("conditions", []))
+        known = {
+            "phantom": ["age", "sex"],
+            "nifti": source.get("covariates", []),
+            "idx": [source.get("covariate")],
+            "images": [source.get("covariate")],
+        }[source["kind"]]
+        classifier = (values["evaluate"].get("classifier") or {}).get("covariate")
+        asked = list(values["sample"].get("covariates", {}))
+    except (KeyError, TypeError, AttributeError):
+        return []  # the schema says what is wrong with these
+    faults = [
+        f"train_prior.conditions: {name!r} is no covariate of ingest.source, which has {known}"
+        for name in conditions
+        if name not in known
+    ]
+    used = [(f"sample.covariates.{name}", name) for name in asked]
+    used += [("evaluate.classifier.covariate", classifier)] if classifier else []
+    return (
+        faults
+        + [
+            f"{path}: {name!r} is not among train_prior.conditions = {conditions}"
+            for path, name in used
+            if name not in conditions
+        ]
+        + [
+            f"sample.covariates: {name!r} is missing, which evaluate.classifier is to recognise"
+            for name in {classifier} - {None, *asked}
+        ]
+    )
+
+
+def _suffix_faults(values: Any) -> list[str]:
+    """A suffix of the first channel that another channel of the samples has."""
+    try:
+        source, suffix = values["ingest"]["source"], values["sample"].get("suffix", "T1w")
+        taken = [*source.get("modalities", {}), *(["dseg"] if source.get("label_values") else [])]
+    except (KeyError, TypeError, AttributeError):
+        return []
+    if suffix not in taken:
+        return []
+    return [f"sample.suffix = {suffix!r}: another channel of ingest.source has that name"]
+
+
+_UNIONS = {"source", "quantizer"}
+
+
+def fault_text(fault: Any) -> str:
+    """Dotted path, value, what is allowed."""
+    # pydantic puts the chosen kind of a union into the path, after the union's own name
+    loc = fault["loc"]
+    kept = [part for i, part in enumerate(loc) if i == 0 or loc[i - 1] not in _UNIONS]
+    path = ".".join(str(part) for part in kept) or PARAMS
+    value = fault["input"]
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        message = "no such parameter; is it misspelt?"
+    if fault["type"] == "missing":
+        return f"{path}: this parameter is missing"
+    shown = "" if isinstance(value, dict | BaseModel) else f" = {value!r}"
+    return f"{path}{shown}: {message}"

@@ -1,0 +1,144 @@
+"""The section `ingest`: sources of scans and pictures."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from vqmri.params.section import BidsSuffix, Glob, Percentile, Relative, Section
+
+
+class PhantomSource(Section):
+    """Procedural heads, made on the spot; `raw` is not read."""
+
+    kind: Literal["phantom"]
+    count: int = Field(ge=2, description="number of phantoms, each a subject of its own")
+    spacing: PositiveFloat = Field(description="voxel size of the phantoms' own grid in mm")
+
+
+class NiftiSource(Section):
+    """NIfTI files below `raw`."""
+
+    kind: Literal["nifti"]
+    images: Glob = Field(description="glob of the scans, relative to `raw`")
+    modalities: dict[BidsSuffix, Glob] = Field(
+        {}, description="further channels: BIDS suffix, as T2w, to the glob of its files"
+    )
+    labels: Glob | None = Field(None, description="glob of label maps, named as the scans")
+    label_values: list[Annotated[int, Field(ge=-(2**31), lt=2**31)]] | None = Field(
+        None, description="values of the label maps, 0 first, if they are to be the last channel"
+    )
+    table: str | None = Field(None, description="TSV or CSV of subjects, relative to `raw`")
+    file_column: str = Field("file", description="the table's column with the scan's file name")
+    subject_column: str = Field("subject", description="the table's column with the person")
+    covariates: list[str] = Field([], description="columns of the table to keep with each volume")
+
+    @field_validator("modalities")
+    @classmethod
+    def _names_are_free(cls, value: dict[str, str]) -> dict[str, str]:
+        if taken := sorted({"image", "dseg"} & set(value)):
+            raise ValueError(f"{taken[0]!r} is the name of another channel; choose another")
+        return value
+
+    @field_validator("label_values")
+    @classmethod
+    def _label_values_begin_with_0(cls, value: list[int] | None, info: Any) -> list[int] | None:
+        if value is None:
+            return value
+        if len(value) < 2 or value[0] != 0 or len(set(value)) < len(value):
+            raise ValueError("0, the background, must be the first of at least two, none twice")
+        if "labels" in info.data and info.data["labels"] is None:
+            raise ValueError("without `labels` there are no label maps; add `labels` or remove it")
+        return value
+
+
+class IdxSource(Section):
+    """Files in MNIST's format below `raw`, gzipped or plain; their test part is held out."""
+
+    kind: Literal["idx"]
+    train_images: Relative = Field(description="file of the training images, relative to `raw`")
+    train_labels: Relative = Field(description="file of their labels")
+    test_images: Relative = Field(description="file of the test images")
+    test_labels: Relative = Field(description="file of their labels")
+    covariate: str = Field(min_length=1, description="name of the covariate that the label becomes")
+
+
+class ImagesSource(Section):
+    """Class folders of PNG or JPEG, or CIFAR-10's binary files (.bin), below `raw`."""
+
+    kind: Literal["images"]
+    images: Glob = Field(
+        description="glob of the pictures, as train/*/*.png, or binary files, relative to `raw`"
+    )
+    test_images: Glob | None = Field(
+        None, description="glob of those that are held out; null: `held_out` of the others are"
+    )
+    channels: Literal[1, 3] = Field(description="1: grey, 3: red, green and blue")
+    covariate: str = Field(
+        min_length=1, description="name of the covariate that the class becomes, a picture's folder"
+    )
+
+
+class Ingest(Section):
+    raw: str = Field(description="folder of the raw scans, relative to params.yaml; never written")
+    source: Annotated[
+        PhantomSource | NiftiSource | IdxSource | ImagesSource, Field(discriminator="kind")
+    ]
+    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
+        None,
+        validate_default=True,
+        description="voxel size of the volumes in mm, axes x, y, z of RAS; pictures have none",
+    )
+    shape: tuple[PositiveInt, ...] = Field(
+        description="voxels of the volumes, axes x, y, z of RAS; of pictures rows, columns"
+    )
+    percentiles: tuple[Percentile, Percentile] | None = Field(
+        None,
+        validate_default=True,
+        description="percentiles of a scan's intensities that become 0 and 1; pictures have none",
+    )
+    held_out: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        validate_default=True,
+        description="share of the subjects; none for a source with a test part of its own",
+    )
+
+    @field_validator("spacing", "percentiles")
+    @classmethod
+    def _volumes_have_it_and_pictures_not(cls, value: Any, info: Any) -> Any:
+        if "source" not in info.data:  # its own fault is reported
+            return value
+        source = info.data["source"]
+        flat = isinstance(source, IdxSource | ImagesSource)
+        if flat and value is not None:
+            raise ValueError(f"pictures (source kind {source.kind}) have none; remove it")
+        if not flat and value is None:
+            raise ValueError(f"a source of kind {source.kind} needs it; add it")
+        return value
+
+    @field_validator("percentiles")
+    @classmethod
+    def _percentiles_rise(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError("the first must be below the second")
+        return value
+
+    @field_validator("shape")
+    @classmethod
+    def _shape_has_the_axes_of_the_source(cls, value: Any, info: Any) -> Any:
+        if "source" in info.data:
+            source = info.data["source"]
+            axes = 2 if isinstance(source, IdxSource | ImagesSource) else 3
+            if len(value) != axes:
+                raise ValueError(f"a source of kind {source.kind} has {axes} axes")
+        return value
+
+    @field_validator("held_out")
+    @classmethod
+    def _held_out_is_said_once(cls, value: float | None, info: Any) -> float | None:
+        source = info.data.get("source")
+        own = isinstance(source, IdxSource) or getattr(source, "test_images", None) is not None
+        if own and value is not None:
+            raise ValueError("this source has a test part of its own, which is held out; remove it")
+        if source is not None and not own and value is None:
+            raise ValueError("this source has no test part; add the share that is held out, as 0.2")
+        return value
