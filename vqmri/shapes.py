@@ -1,10 +1,11 @@
 """Array types with named axes.
 
 ``*space`` are the voxels of a volume and ``*grid`` the positions of a code grid, in both cases the
-axes x, y, z (row, column of a picture) in that order. A level's grid is its volume's space divided by the
-level's downsampling. A *map* is one array of values on a grid: the codes of a level, or the gains
-of its codes, which are codes too or, unquantised, real numbers. Maps stand in the order finest
-level first, a level's gains before its codes; a map is known before those that stand before it.
+axes x, y, z (row, column of a picture) in that order. A level's grid is its volume's space divided
+by the level's downsampling. A *map* is one array of values on a grid: the codes of a level, or the
+gains of its codes, which are codes too or, unquantised, real numbers. Maps stand in the order
+finest level first, a level's gains before its codes; a map is known before those that stand before
+it.
 """
 
 from jaxtyping import Float, Int, Num

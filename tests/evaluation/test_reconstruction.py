@@ -1,15 +1,20 @@
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from vqmri.evaluation.reconstruction import SSIM_WINDOW, psnr_in_view, ssim_in_view
+from vqmri.evaluation.reconstruction import SSIM_WINDOW, dice, psnr_in_view, ssim_in_view
 
 BOXES = [((0, 16), (0, 18), (0, 14)), ((3, 15), (2, 18), (1, 12))]
 
 
-def pair() -> tuple[np.ndarray, np.ndarray]:
+def pair(
+    count: int = 2, channels: int = 1, space: tuple[int, ...] = (16, 18, 14)
+) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
-    volumes = random.random((2, 1, 16, 18, 14), dtype=np.float32)
+    volumes = random.random((count, channels, *space), dtype=np.float32)
     noise = 0.1 * random.standard_normal(volumes.shape)
     return (volumes + noise).clip(0, 1).astype(np.float32), volumes
 
@@ -23,6 +28,16 @@ def test_psnr_equals_skimages_inside_the_field_of_view() -> None:
             volumes[i, 0][view], predicted[i, 0][view], data_range=1.0
         )
         assert psnr_in_view(predicted, volumes, BOXES)[i] == pytest.approx(expected, abs=1e-4)
+
+
+def test_psnr_of_several_channels_is_of_their_common_error() -> None:
+    predicted, volumes = pair(channels=3, space=(12, 13))
+    boxes = [((0, 12), (0, 13))] * 2
+    for found, one, other in zip(
+        psnr_in_view(predicted, volumes, boxes), predicted, volumes, strict=True
+    ):
+        mse = np.square(one.astype(np.float64) - other).mean()
+        assert found == pytest.approx(-10 * math.log10(mse), abs=1e-4)
 
 
 def test_ssim_agrees_with_skimage() -> None:
@@ -42,13 +57,52 @@ def test_ssim_agrees_with_skimage() -> None:
         assert ssim_in_view(predicted, volumes, BOXES)[i] == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.parametrize(("channels", "space"), [(1, (9, 10, 8)), (2, (9, 10, 8)), (3, (11, 12))])
+@pytest.mark.parametrize("metric", [psnr_in_view, ssim_in_view])
+def test_volumes_measured_together_have_the_figures_of_each_alone(
+    metric: Any, channels: int, space: tuple[int, ...]
+) -> None:
+    """Three fields of view in turn; one of them has more volumes than are measured at once."""
+    predicted, volumes = pair(90, channels, space)
+    kinds = [
+        tuple((0, n) for n in space),
+        tuple((1, n) for n in space),
+        tuple((0, n - 1) for n in space),
+    ]
+    boxes = [kinds[0] if i % 9 > 1 else kinds[i % 9 + 1] for i in range(90)]
+    assert sum(box == kinds[0] for box in boxes) > 64
+    found = metric(predicted, volumes, boxes)
+    alone = [
+        metric(predicted[i : i + 1], volumes[i : i + 1], boxes[i : i + 1])[0] for i in range(90)
+    ]
+    assert found == pytest.approx(alone, rel=1e-5)
+    assert len({round(value, 6) for value in found}) > 80  # and they are told apart
+
+
 def test_perfect_reconstruction() -> None:
     _, volumes = pair()
     assert ssim_in_view(volumes, volumes, BOXES) == pytest.approx([1, 1], abs=1e-5)
     assert np.isinf(psnr_in_view(volumes, volumes, BOXES)).all()
 
 
-def test_a_field_of_view_smaller_than_the_window_has_no_ssim() -> None:
+def test_a_field_of_view_smaller_than_the_window_alone_has_no_ssim() -> None:
     predicted, volumes = pair()
-    small = [((0, 16), (0, 3), (0, 14))] * 2
-    assert np.isnan(ssim_in_view(predicted, volumes, small)).all()
+    boxes = [((0, 16), (0, SSIM_WINDOW - 1), (0, 14)), ((0, 16), (0, SSIM_WINDOW), (0, 14))]
+    assert np.isnan(ssim_in_view(predicted, volumes, boxes)).tolist() == [True, False]
+    assert np.isfinite(psnr_in_view(predicted, volumes, boxes)).all()
+
+
+def test_dice_by_hand() -> None:
+    true = np.array([0, 0, 1, 1, 1, 2, 2, 0])
+    found = np.array([0, 1, 1, 1, 2, 2, 0, 0])
+    # label 1: 3 and 3 voxels, 2 in both; label 2: 2 and 2 voxels, 1 in both
+    assert dice(found, true) == pytest.approx((2 * 2 / 6 + 2 * 1 / 4) / 2)
+    assert dice(true, found) == dice(found, true)
+    assert dice(true, true) == 1
+
+
+def test_a_label_that_one_side_lacks_has_a_dice_of_0_and_the_background_none() -> None:
+    true, found = np.array([0, 1, 1, 0]), np.array([0, 1, 1, 3])
+    assert dice(found, true) == pytest.approx((1 + 0) / 2)
+    assert dice(np.zeros(4), np.array([0, 0, 0, 1])) == 0
+    assert math.isnan(dice(np.zeros(4), np.zeros(4)))

@@ -1,84 +1,178 @@
+import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from tests.prior.cases import AGE, SITE, prior
 from vqmri.prior import Prior
+from vqmri.prior.covariates import encode
+from vqmri.prior.gain import GaussianGain
 from vqmri.prior.sampler import Drawing, draw
 
+NUMBERS = [0, 5, 2]
+SUBJECTS: list[dict[str, Any]] = [{"age": 30, "site": "b"}, {"age": 77.5}, {}]
 
-def small(levels: int = 1, scale: float = 0.6) -> Prior:
+CASES: dict[str, tuple[list[tuple[int, ...]], list[int], dict[str, Any]]] = {
+    "one map": ([(3, 4, 2)], [6], {}),
+    "one map in 2D with attention": ([(5, 4)], [6], {"num_attention": 2, "heads": 2}),
+    "two levels": ([(4, 4, 2), (2, 2, 1)], [6, 5], {}),
+    "quantised gains": ([(3, 2, 2), (3, 2, 2)], [4, 6], {}),
+    "two levels with quantised gains": ([(4, 4), (4, 4), (2, 2), (2, 2)], [3, 6, 4, 5], {}),
+    "two levels with real gains": ([(4, 4), (4, 4), (2, 2), (2, 2)], [0, 6, 0, 5], {}),
+    "covariates": ([(4, 4), (2, 2)], [6, 5], {"covariates": [AGE, SITE]}),
+}
+every_case = pytest.mark.parametrize("case", CASES)
+
+
+def built(case: str) -> tuple[Prior, Tensor]:
     """A prior whose logits differ widely, so that a wrong context would change the draws."""
-    grids = [(4, 4, 2), (2, 2, 1)][:levels]
-    prior = Prior(
-        grids=grids,
-        num_embeddings=[6, 5][:levels],
-        channels=8,
-        num_layers=3,
-        kernel=3,
-        radius=2,
-        dropout=0.3,
-    ).double()
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=scale)
-    return prior.eval()
+    grids, num_embeddings, options = CASES[case]
+    module = prior(grids, num_embeddings, std=0.6, **({"channels": 8} | options))
+    for gain in module.maps:
+        if isinstance(gain, GaussianGain):
+            gain.mean.copy_(torch.randn(len(gain.mean)))
+            gain.std.copy_(torch.rand(len(gain.std)))
+    rows = encode(module.covariates, SUBJECTS if module.covariates else [{}] * len(NUMBERS))
+    return module, rows
 
 
-@pytest.mark.parametrize("levels", [1, 2])
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def explained(
+    module: Prior,
+    index: int,
+    drawn: list[Tensor],
+    rows: Tensor,
+    temperature: float,
+    guidance: float,
+) -> np.ndarray:
+    """What one forward over the finished maps, the noise and the formulas say that a map is."""
+    noise, grid = Drawing(3, NUMBERS, index), module.grids[index]
+    gain = module.maps[index]
+    if isinstance(gain, GaussianGain):
+        codes = drawn[index + 1]
+        normal = torch.from_numpy(noise.normal(grid)).float()
+        return (gain.mean[codes] + temperature * gain.std[codes] * normal).numpy()
+    with torch.no_grad():
+        with_rows = module.logits(index, drawn, rows).numpy()
+        without = module.logits(index, drawn, module.unknown(len(rows))).numpy()
+    logits = without + guidance * (with_rows - without)
+    if temperature:
+        gumbel = noise.gumbel(math.prod(grid), module.num_embeddings[index])
+        logits = logits / temperature + np.moveaxis(gumbel, 2, 1).reshape(logits.shape)
+    return np.asarray(logits.argmax(axis=1))
+
+
+@every_case
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
 def test_every_draw_is_the_argmax_of_the_whole_nets_logits_and_the_noise(
-    levels: int, temperature: float
+    case: str, temperature: float
 ) -> None:
     """One forward over the finished codes must explain every draw that was made on the way."""
-    prior = small(levels)
-    drawn = draw(prior, seed=3, numbers=[0, 1, 2], temperature=temperature)
-    logits = prior(drawn)
-    assert float(logits[0].detach().std()) > 3
-    for level, grid in enumerate(prior.grids):
-        noise = Drawing(3, [0, 1, 2], level, prior.num_embeddings[level])
-        for position in np.ndindex(*grid):
-            here = logits[level][(slice(None), slice(None), *position)].detach().numpy()
-            expected = np.argmax(here / temperature + noise.gumbel(), axis=1)
-            assert (drawn[level][(slice(None), *position)].numpy() == expected).all(), position
+    module, rows = built(case)
+    drawn = draw(module, seed=3, numbers=NUMBERS, temperature=temperature, rows=rows)
+    for index, values in enumerate(drawn):
+        expected = explained(module, index, drawn, rows, temperature, 1.0)
+        np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
+        assert len(values.unique()) > 1
 
 
-def test_a_sample_depends_on_seed_and_number_and_on_no_other_sample() -> None:
-    prior = small(2)
-    first = draw(prior, seed=1, numbers=[0, 1, 2, 3], temperature=1.0)
-    other = draw(prior, seed=1, numbers=[7, 1, 9, 3], temperature=1.0)
+@pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 2.0])
+def test_guidance_weighs_the_logits_with_and_without_covariates(guidance: float) -> None:
+    module, rows = built("covariates")
+    drawn = draw(module, seed=3, numbers=NUMBERS, temperature=0.8, rows=rows, guidance=guidance)
+    for index, codes in enumerate(drawn):
+        expected = explained(module, index, drawn, rows, 0.8, guidance)
+        assert (codes.numpy() == expected).all()
+
+
+def test_guidance_of_one_is_the_prior_of_zero_no_covariates_and_of_more_something_else() -> None:
+    module, rows = built("covariates")
+
+    def drawn(**options: Any) -> list[list[Any]]:
+        return [
+            m.tolist() for m in draw(module, seed=1, numbers=NUMBERS, temperature=1.0, **options)
+        ]
+
+    assert drawn(rows=rows, guidance=1.0) == drawn(rows=rows)
+    assert drawn(rows=rows, guidance=0.0) == drawn()
+    assert drawn(guidance=3.0) == drawn()
+    assert drawn(rows=rows, guidance=2.0) != drawn(rows=rows) != drawn()
+
+
+@every_case
+def test_a_sample_depends_on_seed_and_number_and_on_no_other_sample(case: str) -> None:
+    module, rows = built(case)
+    rows = torch.cat([rows, rows[:1]])
+    first = draw(module, seed=1, numbers=[0, 1, 2, 3], temperature=1.0, rows=rows)
+    others = rows[[3, 1, 0, 3]]
+    other = draw(module, seed=1, numbers=[7, 1, 9, 3], temperature=1.0, rows=others)
     for a, b in zip(first, other, strict=True):
         assert torch.equal(a[1], b[1])
         assert torch.equal(a[3], b[3])
     assert not torch.equal(first[0][0], other[0][0])
-    reseeded = draw(prior, seed=2, numbers=[0], temperature=1.0)
-    assert not torch.equal(first[0][:1], reseeded[0])
+    assert not torch.equal(first[0][0], first[0][3])  # the same covariates, another number
+    reseeded = draw(module, seed=2, numbers=[0, 1, 2, 3], temperature=1.0, rows=rows)
+    assert not torch.equal(first[0][1], reseeded[0][1])
+
+
+@every_case
+def test_temperature_zero_gives_the_likeliest_whatever_the_seed(case: str) -> None:
+    module, rows = built(case)
+    first, second = (
+        draw(module, seed=seed, numbers=numbers, temperature=0.0, rows=rows)
+        for seed, numbers in ((0, NUMBERS), (8, [3, 1, 9]))
+    )
+    for index, (one, other) in enumerate(zip(first, second, strict=True)):
+        assert torch.equal(one, other)
+        gain = module.maps[index]
+        likeliest = (
+            gain.mean[first[index + 1]]
+            if isinstance(gain, GaussianGain)
+            else module.logits(index, first, rows).argmax(dim=1)
+        )
+        assert torch.equal(one, likeliest)
+
+
+def test_a_low_temperature_comes_near_to_none() -> None:
+    module, rows = built("two levels")
+    near, none = (
+        draw(module, seed=0, numbers=NUMBERS, temperature=t, rows=rows) for t in (1e-6, 0.0)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(near, none, strict=True))
 
 
 def test_frequencies_follow_the_distribution() -> None:
     """The first position's draws over many samples against softmax of its logits."""
-    prior = Prior(
-        grids=[(1, 1, 1)], num_embeddings=[6], channels=8, num_layers=2, kernel=2, radius=1,
-        dropout=0.0,
-    ).eval()  # fmt: skip
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    logits = prior([torch.zeros(1, 1, 1, 1, dtype=torch.long)])[0].flatten().detach() / 0.5
-    drawn = draw(prior, seed=0, numbers=range(4000), temperature=0.5)[0]
+    module = prior([(1, 1, 1)], [6], std=0.5).float()
+    codes = [torch.zeros(1, 1, 1, 1, dtype=torch.long)]
+    logits = module.logits(0, codes, module.unknown(1)).flatten().detach() / 0.5
+    drawn = draw(module, seed=0, numbers=range(4000), temperature=0.5)[0]
     counts = Counter(drawn.flatten().tolist())
     expected = torch.softmax(logits, dim=0).numpy() * 4000
     chi_squared = sum((counts[k] - expected[k]) ** 2 / expected[k] for k in range(6))
     assert chi_squared < 20.5  # 5 degrees of freedom, p = 0.001
 
 
-def test_low_temperature_gives_the_most_likely_code() -> None:
-    prior = small()
-    drawn = draw(prior, seed=0, numbers=[0, 1], temperature=1e-6)[0]
-    assert torch.equal(drawn[0], drawn[1])
-    assert torch.equal(prior([drawn])[0].argmax(dim=1), drawn)
+def test_streams_of_noise_are_all_different() -> None:
+    keys = [(seed, number, index) for seed in (0, 1) for number in (0, 1, 7) for index in (0, 1, 2)]
+    drawn = {tuple(Drawing(s, [n], i).gumbel(1, 4).flatten()) for s, n, i in keys}
+    assert len(drawn) == len(keys)
 
 
-def test_progress_counts_every_position() -> None:
+def test_noise_is_of_a_sample_and_goes_on_from_position_to_position() -> None:
+    both, one = Drawing(3, [5, 6], 1), Drawing(3, [6], 1)
+    first, second = both.gumbel(2, 4), both.gumbel(3, 4)
+    assert np.array_equal(one.gumbel(5, 4)[0], np.concatenate([first, second], axis=1)[1])
+    normal = Drawing(3, [5, 6], 1).normal((2, 3))
+    assert np.array_equal(normal[1], Drawing(3, [6], 1).normal((2, 3))[0])
+    assert not np.array_equal(normal[0], normal[1])
+
+
+def test_progress_counts_every_position_of_codes() -> None:
     counted: list[int] = []
-    draw(small(2), seed=0, numbers=[0], temperature=1.0, progress=counted.append)
-    assert sum(counted) == 4 * 4 * 2 + 2 * 2 * 1
+    module, _ = built("two levels with real gains")
+    draw(module, seed=0, numbers=[0], temperature=1.0, progress=counted.append)
+    assert sum(counted) == 4 * 4 + 2 * 2

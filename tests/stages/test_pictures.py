@@ -24,7 +24,13 @@ def preset(name: str) -> dict[str, Any]:
     values["train_vqvae"] |= {"channels": [8, 8], "steps": 6, "batch_size": 8, "embedding_dim": 4}
     values["train_vqvae"]["levels"][0]["num_embeddings"] = 16
     values["encode"]["items_per_shard"] = 16
-    values["train_prior"] |= {"channels": 8, "num_layers": 3, "heads": 2, "steps": 6}
+    values["train_prior"] |= {
+        "channels": 8,
+        "num_layers": 3,
+        "heads": 2,
+        "steps": 6,
+        "num_attention": 1,
+    }
     values["sample"]["count"] = 20
     values["study"] = {"count": 10, "temperatures": [1.0]}
     values["evaluate"] |= {"montages": 2, "gallery": 10}

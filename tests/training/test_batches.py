@@ -1,6 +1,8 @@
 from collections import Counter
 
-from vqmri.training.batches import batch_indices, step_seed
+import pytest
+
+from vqmri.training.batches import MAX_EPOCH_STEPS, batch_indices, epoch_steps, step_seed
 
 
 def test_every_item_comes_once_before_any_comes_twice() -> None:
@@ -23,3 +25,14 @@ def test_a_batch_may_be_larger_than_the_data() -> None:
 
 def test_step_seeds_differ() -> None:
     assert len({step_seed(seed, step) for seed in range(3) for step in range(100)}) == 300
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "expected"),
+    [(12, 4, 3), (13, 4, 4), (1, 128, 1), (400, 4, 100), (404, 4, 100), (60_000, 128, 100)],
+)
+def test_an_epoch_is_a_pass_over_the_data_or_the_most_that_a_row_waits_for(
+    count: int, batch_size: int, expected: int
+) -> None:
+    assert MAX_EPOCH_STEPS == 100
+    assert epoch_steps(count, batch_size) == expected

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 _LEAST_INCHES = 0.35  # of a picture's side, so that there is room for its label
 _LABEL_INCHES = 2.6
 
-Plane = Float[np.ndarray, "row column *rgb"]
+Plane = Float[np.ndarray, "height width *rgb"]
 """Grey, or with three channels in the end."""
 
 

@@ -122,9 +122,7 @@ class PixelCNN(nn.Module):
         if self.training:  # hide whole codes, so that no single neighbour can be relied on
             shown = torch.ones_like(embedded[:, :1])
             embedded = embedded * functional.dropout(shown, self.dropout)
-        context = self.position[:, :, : codes.shape[1]].expand_as(embedded)
-        if self.condition is not None:
-            context = context + self.condition(condition)
+        context = self.context(codes.shape[1], condition).expand_as(embedded)
         streams = [shift(embedded, axis) for axis in range(codes.ndim - 1)]
         skips = torch.zeros_like(embedded)
         for index, layer in enumerate(self.layers):
@@ -134,3 +132,10 @@ class PixelCNN(nn.Module):
                 attention = self.attentions[str(index)]
                 streams[-1] = streams[-1] + attention(streams[-1], embedded, context)
         return self.head(skips)
+
+    def context(
+        self, planes: int, condition: Features | None
+    ) -> Float[Tensor, "any channel *grid"]:
+        """What every layer is told of each position of the first planes."""
+        position = self.position[:, :, :planes]
+        return position if self.condition is None else position + self.condition(condition)

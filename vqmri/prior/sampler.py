@@ -1,15 +1,54 @@
-"""The plain reference sampler: one full forward pass for every position."""
+"""Draw from the prior, position by position; here with one full forward pass for each.
 
+That is the plain reference. What gives the logits is a *stepper*, and `cached_sampler` has the fast
+one; the draw itself is the same code.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vqmri.prior.covariates import Rows
 from vqmri.prior.gain import GaussianGain
 from vqmri.prior.hierarchy import Prior
+from vqmri.prior.pixelcnn import PixelCNN
+
+
+class Stepper(ABC):
+    """Logits of a map's positions, one after the other in raster order."""
+
+    @abstractmethod
+    def __init__(self, net: PixelCNN, condition: Tensor | None, batch: int) -> None:
+        """Begin; `net` is in evaluation mode, `condition` is what it is given."""
+
+    @abstractmethod
+    def logits(self, position: tuple[int, ...]) -> Float[Tensor, "batch num_embeddings"]:
+        """Logits of the next position, given the codes accepted so far."""
+
+    @abstractmethod
+    def accept(self, position: tuple[int, ...], codes: Int[Tensor, " batch"]) -> None:
+        """The codes at that position."""
+
+
+class FullForward(Stepper):
+    """The reference: the whole net for each position, over all planes that can matter."""
+
+    def __init__(self, net: PixelCNN, condition: Tensor | None, batch: int) -> None:
+        self._net, self._condition = net, condition
+        grid = net.position.shape[2:]
+        self._codes = torch.zeros(batch, *grid, dtype=torch.long, device=net.position.device)
+
+    def logits(self, position: tuple[int, ...]) -> Float[Tensor, "batch num_embeddings"]:
+        planes = position[0] + 1  # later planes cannot matter: the net is causal
+        known = None if self._condition is None else self._condition[:, :, :planes]
+        return self._net(self._codes[:, :planes], known)[(slice(None), slice(None), *position)]
+
+    def accept(self, position: tuple[int, ...], codes: Int[Tensor, " batch"]) -> None:
+        self._codes[(slice(None), *position)] = codes
 
 
 class Drawing:
@@ -26,9 +65,12 @@ class Drawing:
             for number in numbers
         ]
 
-    def gumbel(self, num_embeddings: int) -> Float[np.ndarray, "batch num_embeddings"]:
-        """Noise of the next position, float64."""
-        uniform = np.stack([stream.random(num_embeddings) for stream in self._streams])
+    def gumbel(
+        self, positions: int, num_embeddings: int
+    ) -> Float[np.ndarray, "batch positions num_embeddings"]:
+        """Noise of the next positions, float64."""
+        shape = (positions, num_embeddings)
+        uniform = np.stack([stream.random(shape) for stream in self._streams])
         return -np.log(-np.log(np.maximum(uniform, np.finfo(np.float64).tiny)))
 
     def normal(self, grid: Sequence[int]) -> Float[np.ndarray, "batch *grid"]:
@@ -45,6 +87,7 @@ def draw(
     temperature: float,
     rows: Rows | None = None,
     guidance: float = 1.0,
+    stepper: type[Stepper] = FullForward,
     progress: Callable[[int], object] = lambda positions: None,
 ) -> list[Tensor]:
     """Draw the samples `numbers`: each map, finest first, (batch, *grid).
@@ -59,19 +102,47 @@ def draw(
     the same number, draw it in the same slot of a batch of the same size.
     """
     rows = prior.unknown(len(numbers)) if rows is None else rows.to(prior.device)
-    weighted = [(guidance, rows)]
-    if guidance != 1.0:
-        weighted.append((1.0 - guidance, prior.unknown(len(numbers))))
     values: list[Tensor] = [torch.empty(0)] * len(prior.grids)
     for index in reversed(range(len(prior.grids))):
         noise = Drawing(seed, numbers, index)
         if isinstance(prior.maps[index], GaussianGain):
             values[index] = _draw_gains(prior, index, values, noise, temperature)
         else:
-            values[index] = _draw_codes(
-                prior, index, values, weighted, noise, temperature, len(numbers), progress
-            )
+            steps = _Guided(prior, index, values, rows, guidance, stepper)
+            values[index] = _draw_codes(prior, index, steps, noise, temperature, progress)
     return values
+
+
+class _Guided:
+    """Steps of one map, with the covariates and, where guidance asks for it, also without."""
+
+    def __init__(
+        self,
+        prior: Prior,
+        index: int,
+        values: Sequence[Tensor],
+        rows: Rows,
+        guidance: float,
+        stepper: type[Stepper],
+    ) -> None:
+        net = prior.maps[index]
+        assert isinstance(net, PixelCNN)
+        self.batch = len(rows)
+        self._guidance = guidance
+        known = [rows] if guidance == 1.0 else [rows, prior.unknown(self.batch)]
+        conditions = [prior.condition(index, values, each) for each in known]
+        self._steppers = [stepper(net, condition, self.batch) for condition in conditions]
+
+    def logits(self, position: tuple[int, ...]) -> Float[np.ndarray, "batch num_embeddings"]:
+        """float64, on the CPU."""
+        found = [s.logits(position).double().cpu().numpy() for s in self._steppers]
+        if len(found) == 1:
+            return found[0]
+        return found[1] + self._guidance * (found[0] - found[1])
+
+    def accept(self, position: tuple[int, ...], codes: Int[Tensor, " batch"]) -> None:
+        for stepper in self._steppers:
+            stepper.accept(position, codes)
 
 
 def _draw_gains(
@@ -88,26 +159,22 @@ def _draw_gains(
 def _draw_codes(
     prior: Prior,
     index: int,
-    values: Sequence[Tensor],
-    weighted: Sequence[tuple[float, Rows]],
+    steps: _Guided,
     noise: Drawing,
     temperature: float,
-    batch: int,
     progress: Callable[[int], object],
 ) -> Tensor:
     grid, number = prior.grids[index], prior.num_embeddings[index]
-    drawn = torch.zeros(batch, *grid, dtype=torch.long, device=prior.device)
-    conditions = [(weight, prior.condition(index, values, rows)) for weight, rows in weighted]
-    for position in np.ndindex(*grid):
-        planes = position[0] + 1  # later planes cannot matter: the net is causal
-        logits = np.zeros((batch, number))
-        for weight, condition in conditions:
-            known = None if condition is None else condition[:, :, :planes]
-            found = prior.maps[index](drawn[:, :planes], known)
-            here = found[(slice(None), slice(None), *position)]
-            logits += weight * here.double().cpu().numpy()
-        if temperature > 0:
-            logits = logits / temperature + noise.gumbel(number)
-        drawn[(slice(None), *position)] = torch.from_numpy(logits.argmax(axis=1)).to(prior.device)
-        progress(1)
-    return drawn
+    drawn = torch.zeros(steps.batch, *grid, dtype=torch.long)
+    for row in np.ndindex(*grid[:-1]):
+        gumbel = noise.gumbel(grid[-1], number) if temperature > 0 else None
+        for last in range(grid[-1]):
+            position = (*row, last)
+            scores = steps.logits(position)
+            if gumbel is not None:
+                scores = scores / temperature + gumbel[:, last]
+            codes = torch.from_numpy(scores.argmax(axis=1))
+            drawn[(slice(None), *position)] = codes
+            steps.accept(position, codes.to(prior.device))
+        progress(grid[-1])
+    return drawn.to(prior.device)

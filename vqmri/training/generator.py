@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vqmri.errors import IntegrityError
 from vqmri.prior import Prior
+from vqmri.prior.cached_sampler import Incremental
 from vqmri.prior.covariates import Rows, encode
 from vqmri.prior.sampler import draw
 from vqmri.training.device import choose_device
@@ -78,6 +79,7 @@ class Generator:
             temperature=temperature,
             rows=rows,
             guidance=guidance,
+            stepper=Incremental,
             progress=progress,
         )
 
