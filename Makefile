@@ -1,4 +1,4 @@
-# make demo · make test · make check · make test-services
+# make demo · make test · make check · make test-services · make bench
 # TORCH_INDEX: an index of PyTorch's wheels to prefer, for example its CPU-only or a CUDA one.
 PYTHON ?= python3.11
 TORCH_INDEX ?=
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-services test-long check clean
+.PHONY: demo test test-services test-long check bench clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,6 +33,9 @@ check: $(BIN)/.installed
 	ruff check .
 	mypy
 	lint-imports
+
+bench: $(BIN)/.installed
+	python -m benchmarks.quantizers
 
 clean:
 	vqmri clean

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqmri.prior import Prior
+from vqmri.prior import PixelCNN, Prior
 from vqmri.prior.cached_sampler import Incremental
 from vqmri.prior.covariates import Categorical, Continuous, to_json
 from vqmri.prior.sampler import FullForward, draw
@@ -36,8 +36,9 @@ def prior(**arguments: Any) -> Prior:
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.45)
     for net in module.maps:
-        if hasattr(net, "head"):
-            net.head[-1].weight.data *= 8
+        if isinstance(net, PixelCNN):
+            last: Any = net.head[-1]
+            last.weight.data *= 8
     return module
 
 

@@ -1,5 +1,6 @@
 """An image with a second modality and its label map, from NIfTI in to NIfTI out."""
 
+from importlib import import_module
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +13,6 @@ from vqmri.layout import Layout
 from vqmri.params import Params
 from vqmri.scans.store import VolumeStore
 from vqmri.stages import STAGES
-from vqmri.stages.run import import_module
 
 LABELS = [0, 2, 7]
 

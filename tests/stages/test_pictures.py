@@ -1,6 +1,7 @@
 """Two axes through every stage, from generated files of MNIST's and CIFAR-10's formats."""
 
 import csv
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from vqmri.params import Params
 from vqmri.scans import idx
 from vqmri.scans.store import VolumeStore
 from vqmri.stages import STAGES
-from vqmri.stages.run import import_module
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.prior.cases import AGE, SITE
 from vqmri.outputs import Identity, Manifest
 from vqmri.prior import Prior
-from vqmri.prior.covariates import Categorical, Continuous, Covariate, to_json
+from vqmri.prior.covariates import Covariate, to_json
 from vqmri.training.model_folder import load_model, write_model
 from vqmri.vqvae import VQVAE
 
-AGE = Continuous("age", minimum=20.0, maximum=80.0, mean=50.0, std=15.0)
-SITE = Categorical("site", ("a", "b", "c"))
 COVARIATES: list[Covariate] = [AGE, SITE]
 
 VQVAE_ARGUMENTS: dict[str, Any] = {

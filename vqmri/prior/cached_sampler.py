@@ -11,14 +11,15 @@ Links from outer streams and the condition are folded into one additive term per
 keeps one key and value per position; they hold the code, so they are made when it is accepted.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from vqmri.prior.attention import CausalAttention
-from vqmri.prior.pixelcnn import CausalLayer, PixelCNN, gate
-from vqmri.prior.sampler import Stepper
+from vqmri.prior.pixelcnn import PixelCNN, gate
+from vqmri.prior.sampler import Stepper, of_all
 
 
 class Incremental(Stepper):
@@ -34,14 +35,13 @@ class Incremental(Stepper):
         context = net.context(self._grid[0], condition)
         self._context = context.expand(batch, *context.shape[1:])
         self._embedded = torch.zeros_like(self._context)
-        layers = [layer for layer in net.layers if isinstance(layer, CausalLayer)]
+        layers = list(net.layers)
         outer = range(len(self._grid) - 1)
         self._streams = [_Stream(layers, axis, self._context) for axis in outer]
         self._voxels = [_VoxelLayer(layer, batch, self._grid[-1]) for layer in layers]
         self._attentions = {
             int(layer): _Attention(module, self._context)
             for layer, module in net.attentions.items()
-            if isinstance(module, CausalAttention)
         }
         self._head = [_matrix(module) for module in net.head if hasattr(module, "weight")]
 
@@ -52,9 +52,9 @@ class Incremental(Stepper):
                 stream.enter(position[: axis + 1], self._embedded, self._streams[:axis])
         if position[-1] == 0:
             self._enter_row(position[:-1])
-        here = self._at(self._context, position)
+        here = self._context[of_all(position)]
         if position[-1] > 0:
-            x = self._at(self._embedded, (*position[:-1], position[-1] - 1))
+            x = self._embedded[of_all((*position[:-1], position[-1] - 1))]
         else:
             x = torch.zeros_like(here)
         skips: Tensor | None = None
@@ -71,21 +71,17 @@ class Incremental(Stepper):
     def accept(self, position: tuple[int, ...], codes: Int[Tensor, " batch"]) -> None:
         """Embed the codes of the position, and let the attentions hold them."""
         vector = self._net.embedding(codes)
-        self._embedded[(slice(None), slice(None), *position)] = vector
+        self._embedded[of_all(position)] = vector
         for attention in self._attentions.values():
             attention.hold(vector)
 
     def _enter_row(self, row: tuple[int, ...]) -> None:
         """The additive term of the voxel stream for a whole row."""
         last = len(self._grid) - 1
-        context = self._context[(slice(None), slice(None), *row)]
+        context = self._context[of_all(row)]
         for index, layer in enumerate(self._voxels):
             links = [stream.link(last, index, row) for stream in self._streams]
             layer.enter(context, links)
-
-    @staticmethod
-    def _at(x: Tensor, position: tuple[int, ...]) -> Tensor:
-        return x[(slice(None), slice(None), *position)]
 
 
 class _Stream:
@@ -94,16 +90,16 @@ class _Stream:
     A slab is what lies behind one index of the stream's own axis: a plane in 3D, or a row.
     """
 
-    def __init__(self, layers: list[CausalLayer], axis: int, context: Tensor) -> None:
+    def __init__(self, layers: list[Any], axis: int, context: Tensor) -> None:
         self._layers, self._axis, self._context = layers, axis, context
         self._windows: list[Tensor] = []
         self._links: list[dict[int, Tensor]] = [{} for _ in layers]
 
     def enter(self, index: tuple[int, ...], embedded: Tensor, outer: list["_Stream"]) -> None:
         """Compute the slab at `index` (own axis last) for all layers."""
-        context = self._context[(slice(None), slice(None), *index)]
+        context = self._context[of_all(index)]
         before = (*index[:-1], index[-1] - 1)
-        slab = embedded[(slice(None), slice(None), *before)] if index[-1] else context * 0
+        slab = embedded[of_all(before)] if index[-1] else context * 0
         if index[-1] == 0:
             shape = (*slab.shape[:2], self._layers[0].kernel, *slab.shape[2:])
             self._windows = [slab.new_zeros(shape) for _ in self._layers]
@@ -118,9 +114,9 @@ class _Stream:
 
     def link(self, axis: int, number: int, index: tuple[int, ...]) -> Tensor:
         """What layer `number` of the stream of a later `axis` gets, at the slab of `index`."""
-        return self._links[number][axis][(slice(None), slice(None), *index[self._axis + 1 :])]
+        return self._links[number][axis][of_all(index[self._axis + 1 :])]
 
-    def _convolve(self, layer: CausalLayer, window: Tensor) -> Tensor:
+    def _convolve(self, layer: Any, window: Tensor) -> Tensor:
         """The layer's convolution at the newest slab: (batch, 2·channels, *slab)."""
         dims = window.ndim - 3
         padded = functional.pad(window, [layer.radius] * (2 * dims))
@@ -130,7 +126,7 @@ class _Stream:
         convolve = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[dims + 1]
         return convolve(padded, weight, module.bias).squeeze(2)
 
-    def _keep_links(self, layer: CausalLayer, number: int, total: Tensor) -> None:
+    def _keep_links(self, layer: Any, number: int, total: Tensor) -> None:
         for axis in range(self._axis + 1, len(layer.convs)):
             self._links[number][axis] = _pointwise(layer.links[axis][self._axis], total)
 
@@ -138,7 +134,7 @@ class _Stream:
 class _VoxelLayer:
     """One layer of the voxel stream: its input at every voxel of the row, and the row's term."""
 
-    def __init__(self, layer: CausalLayer, batch: int, length: int) -> None:
+    def __init__(self, layer: Any, batch: int, length: int) -> None:
         self._layer = layer
         convolution = layer.convs[-1]
         channels, self._kernel = convolution.weight.shape[1], layer.kernel
@@ -173,7 +169,7 @@ class _VoxelLayer:
 class _Attention:
     """Keys and values of the positions so far, the null one first."""
 
-    def __init__(self, module: CausalAttention, context: Tensor) -> None:
+    def __init__(self, module: Any, context: Tensor) -> None:
         self._heads = module.heads
         self._query, self._key, self._value = (
             _matrix(m) for m in (module.query, module.key, module.value)
@@ -205,16 +201,13 @@ class _Attention:
         self._count += 1
 
 
-def _matrix(module: torch.nn.Module) -> tuple[Tensor, Tensor]:
+def _matrix(module: Any) -> tuple[Tensor, Tensor]:
     """Weight (in, out) and bias of a 1×1 convolution, for `addmm`."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight.flatten(1).T.contiguous(), module.bias
+    return module.weight.flatten(1).T.contiguous(), module.bias
 
 
-def _pointwise(module: torch.nn.Module, x: Tensor) -> Tensor:
+def _pointwise(module: Any, x: Tensor) -> Tensor:
     """A 1×1 convolution of whatever number of axes, on x (batch, feature, …) of fewer."""
     weight, bias = module.weight, module.bias
-    assert isinstance(weight, Tensor)
     out = torch.matmul(weight.flatten(1), x.flatten(2)).unflatten(2, x.shape[2:])
     return out if bias is None else out + bias.reshape(-1, *[1] * (x.ndim - 2))

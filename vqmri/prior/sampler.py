@@ -6,6 +6,7 @@ one; the draw itself is the same code.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,10 +46,15 @@ class FullForward(Stepper):
     def logits(self, position: tuple[int, ...]) -> Float[Tensor, "batch num_embeddings"]:
         planes = position[0] + 1  # later planes cannot matter: the net is causal
         known = None if self._condition is None else self._condition[:, :, :planes]
-        return self._net(self._codes[:, :planes], known)[(slice(None), slice(None), *position)]
+        return self._net(self._codes[:, :planes], known)[of_all(position)]
 
     def accept(self, position: tuple[int, ...], codes: Int[Tensor, " batch"]) -> None:
-        self._codes[(slice(None), *position)] = codes
+        self._codes[of_all(position)[1:]] = codes
+
+
+def of_all(position: tuple[int, ...]) -> tuple[Any, ...]:
+    """Index of a position in (batch, feature, *grid), for all items and features."""
+    return (slice(None), slice(None), *position)
 
 
 class Drawing:

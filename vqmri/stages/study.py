@@ -76,7 +76,7 @@ def study(
         if params.study:
             subject = Subject(folders, params.study, params.seed)
             ways = subject.ways(work.state, each)
-            shown: dict[str, np.ndarray] = {}
+            shown: dict[str, Any] = {}
             for name, bits, maps in tqdm(ways, "study", unit="way"):
                 table.append({"way": name, "bits_per_code": bits, **subject.measure(maps)})
                 shown[f"way_{len(shown)}"] = subject.decode(maps)
@@ -294,5 +294,6 @@ def draw_batch(batch: Batch) -> str:
 
 def _npz(maps: Mapping[str, torch.Tensor]) -> bytes:
     file = io.BytesIO()
-    np.savez(file, **{name: values.cpu().numpy() for name, values in maps.items()})
+    arrays: dict[str, Any] = {name: values.cpu().numpy() for name, values in maps.items()}
+    np.savez(file, **arrays)
     return file.getvalue()

@@ -27,8 +27,9 @@ class GeneratorModel(PythonModel):  # type: ignore[misc]
         rows = model_input.reset_index(drop=True)
         names = [name for name in rows.columns if name not in ("seed", "number")]
         volumes: dict[int, np.ndarray] = {}
-        for (seed, *values), group in rows.groupby(["seed", *names], dropna=False):
-            known = {n: v for n, v in zip(names, values, strict=True) if not pd.isna(v)}
+        for _, group in rows.groupby(["seed", *names], dropna=False):
+            seed, first = group["seed"].iloc[0], group.iloc[0]
+            known = {name: first[name] for name in names if pd.notna(first[name])}
             numbers = [int(n) for n in group["number"]]
             drawn = self._generator.sample(int(str(seed)), numbers, 1.0, known)
             volumes |= dict(zip(group.index, drawn, strict=True))
