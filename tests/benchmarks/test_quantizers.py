@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import timing
 from benchmarks.peers import PEER, PEER_SQUARED
 from benchmarks.quantizers import main
 
@@ -13,6 +14,12 @@ KEYS = {
     "name", "recipe", "parameters", *FIGURES, "usage_gain", "perplexity_gain", "steps",
     "training_seconds", "seconds_per_step", "ratio_to",
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _short_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "ROUNDS", 2)
+    monkeypatch.setattr(timing, "STEPS_PER_TURN", 1)
 
 
 def run(capsys: pytest.CaptureFixture[str], volumes: Path, *names: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ a folder of artifacts). Registered models are Python functions *from code* (`pyf
 model folders as artifacts: no pickle is written or read.
 """
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -26,15 +27,11 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 import vqmri
 from vqmri.tracking.tracker import NullTracker
+from vqmri.training.model_folder import DESCRIPTION
 
 EXPERIMENT = "vqmri"
 CHALLENGER = "challenger"
-_VOLUMES = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1, -1, -1))])
-_DRAWS = Schema([ColSpec(DataType.long, "seed"), ColSpec(DataType.long, "number")])
-SIGNATURES = {
-    "vqmri-vqvae": ModelSignature(inputs=_VOLUMES, outputs=_VOLUMES),
-    "vqmri-generator": ModelSignature(inputs=_DRAWS, outputs=_VOLUMES),
-}
+_DRAW = [ColSpec(DataType.long, "seed"), ColSpec(DataType.long, "number")]
 _NEEDED = ("jaxtyping", "mlflow", "numpy", "pandas", "safetensors", "torch", "tqdm")
 
 log = logging.getLogger(__name__)
@@ -74,12 +71,31 @@ def _register(name: str, folders: Mapping[str, Path]) -> None:
         python_model=str(code),
         artifacts={key: str(folder) for key, folder in folders.items()},
         code_paths=[str(Path(vqmri.__file__).parent)],
-        signature=SIGNATURES[name],
+        signature=_signature(folders),
         pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in _NEEDED],
         registered_model_name=name,
     )
     number = str(info.registered_model_version)
     mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, number)
+
+
+def _signature(folders: Mapping[str, Path]) -> ModelSignature:
+    """Arrays of volumes; of the generator draws, with a column for each covariate that may lack."""
+    about = json.loads((folders["vqvae"] / DESCRIPTION).read_text(encoding="utf-8"))["about"]
+    axes = (-1,) * (1 + len(about["shape"]))
+    volumes = Schema([TensorSpec(np.dtype(np.float32), axes)])
+    if "prior" not in folders:
+        return ModelSignature(inputs=volumes, outputs=volumes)
+    prior = json.loads((folders["prior"] / DESCRIPTION).read_text(encoding="utf-8"))
+    covariates = [
+        ColSpec(
+            DataType.string if "values" in covariate else DataType.double,
+            covariate["name"],
+            required=False,
+        )
+        for covariate in prior["arguments"]["covariates"]
+    ]
+    return ModelSignature(inputs=Schema([*_DRAW, *covariates]), outputs=volumes)
 
 
 @contextmanager
