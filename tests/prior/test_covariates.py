@@ -103,10 +103,11 @@ def test_of_real_subjects_what_was_never_seen_is_missing() -> None:
     rows: list[dict[str, Any]] = [
         {"age": 95, "site": "d", "diagnosis": "none"},
         {"age": None, "site": "b"},
+        {"age": "unknown", "site": None},
         {},
     ]
     nan = math.nan
-    expected = torch.tensor([[3.0, nan], [nan, 1.0], [nan, nan]])
+    expected = torch.tensor([[3.0, nan], [nan, 1.0], [nan, nan], [nan, nan]])
     torch.testing.assert_close(known_rows(BOTH, rows), expected, equal_nan=True, rtol=0, atol=0)
 
 

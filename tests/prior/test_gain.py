@@ -65,6 +65,21 @@ def test_a_prior_with_real_gains_returns_the_nats_of_their_density() -> None:
     assert not torch.equal(module(values, temperature=2.0)[2], found[2])
 
 
+def test_the_gains_of_each_level_belong_to_its_own_codes() -> None:
+    grid = (3, 4)
+    module = prior([grid] * 4, [0, 3, 0, 3])
+    lower, upper = torch.randint(3, (2, 20, *grid))
+    gains = [5.0 * lower + torch.randn(20, *grid), -9.0 * upper + torch.randn(20, *grid)]
+    module.fit_gains([gains[0], lower, gains[1], upper])
+    for index, codes, slope in ((0, lower, 5.0), (2, upper, -9.0)):
+        model = module.maps[index]
+        assert isinstance(model, GaussianGain)
+        own = gains[index // 2]
+        expected = [float(own[codes == code].mean()) for code in range(3)]
+        assert model.mean.tolist() == pytest.approx(expected, rel=1e-5)
+        assert expected == pytest.approx([slope * code for code in range(3)], abs=1.0)
+
+
 def test_real_gains_count_in_no_loss_of_codes() -> None:
     module, values = fitted()
     found = module(values)

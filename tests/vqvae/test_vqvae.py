@@ -178,6 +178,22 @@ def test_training_lowers_the_loss_and_reaches_every_parameter(quantizer: str) ->
     assert all(p.grad is not None and (p.grad != 0).any() for p in net.parameters())
 
 
+@every_quantizer
+def test_the_reconstructions_gradient_goes_straight_through_every_level(quantizer: str) -> None:
+    """Without the quantizers' own terms: to each level's latents and to the encoder before them."""
+    net = started(model(quantizer, "three", spatial_dims=2), 2)
+    latents: list[Tensor] = []
+
+    def keep(q: Quantizer, found: Tensor) -> Quantized:
+        found.retain_grad()
+        latents.append(found)
+        return q(found)
+
+    net.reconstruct(random_volumes(net, 2), keep).outputs.square().sum().backward()
+    assert all(each.grad is not None and (each.grad != 0).any() for each in latents)
+    assert all(p.grad is not None and (p.grad != 0).any() for p in net.encoder.parameters())
+
+
 @every_dimension
 def test_labels_enter_as_one_channel_per_class(dims: int) -> None:
     net = model(spatial_dims=dims, in_channels=2, num_classes=3)

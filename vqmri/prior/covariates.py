@@ -48,8 +48,8 @@ class Continuous:
     std: float
 
     def is_known(self, value: Any) -> bool:
-        """Whether there is a value."""
-        return value is not None
+        """Whether there is a value, and a number as those trained on."""
+        return isinstance(value, float | int) and math.isfinite(value)
 
     def number(self, value: Any, *, extrapolate: bool) -> float:
         """Standardised value; ParamsError outside the training range unless `extrapolate`."""

@@ -103,6 +103,18 @@ class VQVAE(nn.Module):
 
     def reconstruct(self, volumes: Volumes, quantize: Quantize) -> Reconstruction:
         """The same with another way to choose the codes: `quantize(quantizer, latents)`."""
+        finest, state, codes, losses = self._quantize(volumes, quantize)
+        outputs = self.decoders[0](finest, state)
+        return Reconstruction(outputs, codes, torch.stack(losses).sum())
+
+    def encode(self, volumes: Volumes) -> list[Tensor]:
+        """Each map of codes, finest first, (batch, *grid). Call it in evaluation mode."""
+        return self._quantize(volumes, lambda quantizer, latents: quantizer(latents))[2]
+
+    def _quantize(
+        self, volumes: Volumes, quantize: Quantize
+    ) -> tuple[Tensor, Tensor | None, list[Tensor], list[Tensor]]:
+        """Down the levels: the finest quantized latents, the state they join, codes and losses."""
         features = self.encoder(self._one_hot(volumes))
         state: Tensor | None = None
         codes: list[Tensor] = []
@@ -114,13 +126,9 @@ class VQVAE(nn.Module):
             quantized = quantize(self._quantizer(level), self.to_latents[level](joined))
             codes = quantized.codes + codes
             losses.append(quantized.loss)
-            state = self.decoders[level](quantized.latents, state)
-        assert state is not None
-        return Reconstruction(state, codes, torch.stack(losses).sum())
-
-    def encode(self, volumes: Volumes) -> list[Tensor]:
-        """Each map of codes, finest first, (batch, *grid). Call it in evaluation mode."""
-        return self(volumes).codes
+            if level > 0:
+                state = self.decoders[level](quantized.latents, state)
+        return quantized.latents, state, codes, losses
 
     def decode(self, codes: Sequence[Tensor]) -> Tensor:
         """The decoder's outputs for all maps of codes, finest first."""
