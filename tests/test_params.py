@@ -171,3 +171,12 @@ def test_every_field_has_a_description() -> None:
     for name, field in every_field(Params.model_json_schema()):
         nested = "$ref" in field or "discriminator" in field or "const" in field
         assert nested or field.get("description"), name
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_has_what_dvc_asks_for(path: Path) -> None:
+    """DVC refuses a stage whose params are not in the file, even if they have a default."""
+    values = yaml.safe_load(path.read_text())
+    stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
+    for name, stage in stages.items():
+        assert set(stage["params"]) <= set(values), name

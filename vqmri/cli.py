@@ -67,15 +67,26 @@ for _name in STAGES:
 
 def _covariates(
     context: click.Context, option: click.Parameter, pairs: tuple[str, ...]
-) -> dict[str, str | list[str]]:
+) -> dict[str, object]:
     """NAME=VALUE, or NAME=VALUE,VALUE for a list that the samples go through."""
-    found: dict[str, str | list[str]] = {}
+    found: dict[str, object] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (name and equals and value):
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE")
-        found[name] = value.split(",") if "," in value else value
+        values = [_number(part) for part in value.split(",")]
+        found[name] = values if len(values) > 1 else values[0]
     return found
+
+
+def _number(text: str) -> str | int | float:
+    """As params.yaml would read it, so that both doors ask for the same."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
 
 
 @main.command()

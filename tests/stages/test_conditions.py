@@ -14,6 +14,7 @@ from vqmri.cli import main
 from vqmri.codes import CodeStore
 from vqmri.errors import InputError, ParamsError
 from vqmri.layout import Layout
+from vqmri.outputs import verify
 from vqmri.params import Params
 from vqmri.stages.sample import sample
 from vqmri.stages.train_prior import train_prior
@@ -104,6 +105,26 @@ def test_the_command_line_asks_for_covariates_and_leaves_the_projects_samples(
     assert CliRunner().invoke(main, ["sample", "--covariate", "sex"]).exit_code == 2
 
 
+@pytest.mark.parametrize("out", ["data", ".", "data/vqvae", "data/samples/x", "full", "data/raw/x"])
+def test_no_folder_is_replaced_that_is_not_samples(
+    copy_of_finished: Layout, tiny: Params, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.chdir(copy_of_finished.root)
+    Path("full").mkdir()
+    Path("full/thesis.txt").write_text("years of work")
+    with pytest.raises(ParamsError, match="--out"):
+        sample(tiny, copy_of_finished, out=Path(out))
+    assert Path("full/thesis.txt").read_text() == "years of work"
+    assert verify(copy_of_finished.output("samples")).items
+
+
+def test_samples_may_replace_samples(copy_of_finished: Layout, tiny: Params) -> None:
+    out = copy_of_finished.root / "more"
+    sample(tiny, copy_of_finished, out=out)
+    sample(with_covariates(tiny, seed=4), copy_of_finished, out=out)
+    assert CodeStore(out).attributes["sample"]["seed"] == 4
+
+
 def no_server(root: Path) -> None:
     raise OSError("no server in this test")
 
@@ -125,6 +146,9 @@ def test_a_condition_that_no_subject_has_is_an_error_before_training(
         ("train_prior", {"conditions": ["weight"]}, "'weight' is no covariate of ingest.source"),
         ("sample", {"covariates": {"weight": 70}}, "sample.covariates.weight"),
         ("evaluate", {"classifier": {"covariate": "sex", "steps": 5}}, "'sex' is missing"),
+        ("sample", {"covariates": {"age": []}}, "sample.covariates.age"),
+        ("study", {"temperatures": [0.5]}, "1 must be among them"),
+        ("train_prior", {"condition_dropout": 0}, "train_prior.condition_dropout = 0"),
         ("train_prior", {"heads": 3}, "heads = 3 must divide channels = 8"),
         ("train_prior", {"num_attention": 3}, "num_attention must be below num_layers"),
     ],

@@ -12,10 +12,12 @@ import yaml
 from tests.conftest import REPO
 from vqmri.codes import CodeStore
 from vqmri.layout import Layout
+from vqmri.outputs.manifest import digest
 from vqmri.params import Params
 from vqmri.scans import idx
 from vqmri.scans.store import VolumeStore
 from vqmri.stages import STAGES
+from vqmri.stages.report import read_study
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -103,10 +105,9 @@ def test_a_preset_of_pictures_goes_through_the_whole_pipeline(
 def test_the_likeliest_codes_are_one_item_per_class(tmp_path: Path) -> None:
     write_mnist(tmp_path / "data/raw/mnist")
     values = preset("mnist") | {"study": {"count": 20, "temperatures": [1.0]}}
-    from vqmri.stages.report import read_study
-
     data, _ = run(values, tmp_path)
-    rows = {row["way"]: row for row in read_study(data.output("study")).rows}
+    inputs = {name: digest(data.output(name)) for name in ("volumes", "vqvae", "codes", "prior")}
+    rows = {row["way"]: row for row in read_study(data.output("study"), inputs).rows}
     assert rows["prior, likeliest code"]["items"] == 20
     assert rows["prior, likeliest code"]["unique"] <= 10
     assert rows["prior, T = 1"]["unique"] == 20

@@ -3,7 +3,7 @@
 Train a classifier on samples and their labels alone and test it on real data (Ravuri & Vinyals
 2019, arXiv:1905.10887; used for VQ-VAE-2, arXiv:1906.00446). A model that drops a class or repeats
 itself loses there what it may win in sharpness. The score stands beside that of the same
-classifier trained on real data, its upper mark, and on reconstructions, the decoder's.
+classifier trained on real data, its upper mark.
 """
 
 from collections.abc import Callable

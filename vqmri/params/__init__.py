@@ -119,8 +119,8 @@ class TrainPrior(Optimisation):
     )
     heads: PositiveInt = Field(1, description="heads of each; `channels` is a multiple of it")
     conditions: list[str] = Field([], description="covariates that the prior is conditioned on")
-    condition_dropout: Share = Field(
-        0.1, description="share of the items whose covariates are hidden in training"
+    condition_dropout: float = Field(
+        0.1, gt=0, lt=1, description="share of the items whose covariates are hidden in training"
     )
 
     @model_validator(mode="after")
@@ -137,7 +137,7 @@ class Sample(Section):
     seed: Seed = Field(description="with a sample's number it decides that sample")
     temperature: PositiveFloat = Field(description="divides the logits before each draw")
     suffix: BidsSuffix = Field("T1w", description="BIDS suffix of the synthetic scans")
-    covariates: dict[str, Value | list[Value]] = Field(
+    covariates: dict[str, Value | Annotated[list[Value], Field(min_length=1)]] = Field(
         {}, description="of the synthetic subjects; a list is gone through sample by sample"
     )
     extrapolate: bool = Field(
@@ -151,6 +151,13 @@ class Sample(Section):
 class Study(Section):
     count: int = Field(ge=2, description="items of each way to draw, at most those held out")
     temperatures: list[PositiveFloat] = Field(description="of the prior's draws, 1 among them")
+
+    @field_validator("temperatures")
+    @classmethod
+    def _one_is_among_them(cls, value: list[float]) -> list[float]:
+        if 1.0 not in value or len(set(value)) < len(value):
+            raise ValueError("1 must be among them, and none twice")
+        return value
 
 
 class Classifier(Section):
@@ -175,7 +182,7 @@ class Params(Section):
     encode: Encode
     train_prior: TrainPrior
     sample: Sample
-    study: Study | None = Field(None, description="the study of the prior; null: none")
+    study: Study | None = Field(description="the study of the prior; null: none")
     evaluate: Evaluate
 
     @classmethod
@@ -193,7 +200,7 @@ class Params(Section):
         for section, fields in (changes or {}).items():
             if fields and isinstance(values, dict) and isinstance(values.get(section), dict):
                 values[section] = {**values[section], **fields}
-        faults = across_sections(values)
+        faults = across_sections(values, changed=bool(changes and any(changes.values())))
         try:
             params = cls.model_validate(values)
         except ValidationError as error:

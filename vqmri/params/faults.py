@@ -7,9 +7,13 @@ from pydantic import BaseModel
 PARAMS = "params.yaml"
 
 
-def across_sections(values: Any) -> list[str]:
-    """What spans two sections; looked for in the raw values, so that no other fault hides it."""
-    return _shape_faults(values) + _covariate_faults(values) + _suffix_faults(values)
+def across_sections(values: Any, *, changed: bool) -> list[str]:
+    """What spans two sections; looked for in the raw values, so that no other fault hides it.
+
+    changed: the values are not all the file's, so what is made of them is not evaluated
+    """
+    faults = _shape_faults(values) + _covariate_faults(values) + _suffix_faults(values)
+    return faults if changed else faults + _classifier_faults(values)
 
 
 def _shape_faults(values: Any) -> list[str]:
@@ -38,29 +42,30 @@ def _covariate_faults(values: Any) -> list[str]:
             "idx": [source.get("covariate")],
             "images": [source.get("covariate")],
         }[source["kind"]]
-        classifier = (values["evaluate"].get("classifier") or {}).get("covariate")
         asked = list(values["sample"].get("covariates", {}))
     except (KeyError, TypeError, AttributeError):
         return []  # the schema says what is wrong with these
-    faults = [
+    return [
         f"train_prior.conditions: {name!r} is no covariate of ingest.source, which has {known}"
         for name in conditions
         if name not in known
+    ] + [
+        f"sample.covariates.{name}: {name!r} is not among train_prior.conditions = {conditions}"
+        for name in asked
+        if name not in conditions
     ]
-    used = [(f"sample.covariates.{name}", name) for name in asked]
-    used += [("evaluate.classifier.covariate", classifier)] if classifier else []
-    return (
-        faults
-        + [
-            f"{path}: {name!r} is not among train_prior.conditions = {conditions}"
-            for path, name in used
-            if name not in conditions
-        ]
-        + [
-            f"sample.covariates: {name!r} is missing, which evaluate.classifier is to recognise"
-            for name in {classifier} - {None, *asked}
-        ]
-    )
+
+
+def _classifier_faults(values: Any) -> list[str]:
+    """A covariate to recognise that the samples are not asked to show."""
+    try:
+        classifier = (values["evaluate"].get("classifier") or {}).get("covariate")
+        asked = values["sample"].get("covariates", {})
+    except (KeyError, TypeError, AttributeError):
+        return []
+    if classifier is None or classifier in asked:
+        return []
+    return [f"sample.covariates: {classifier!r} is missing, which evaluate.classifier recognises"]
 
 
 def _suffix_faults(values: Any) -> list[str]:

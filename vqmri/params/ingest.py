@@ -32,6 +32,13 @@ class NiftiSource(Section):
     subject_column: str = Field("subject", description="the table's column with the person")
     covariates: list[str] = Field([], description="columns of the table to keep with each volume")
 
+    @field_validator("covariates")
+    @classmethod
+    def _covariates_have_a_table(cls, value: list[str], info: Any) -> list[str]:
+        if value and "table" in info.data and info.data["table"] is None:
+            raise ValueError("they are columns of the table; add `table`")
+        return value
+
     @field_validator("modalities")
     @classmethod
     def _names_are_free(cls, value: dict[str, str]) -> dict[str, str]:

@@ -90,7 +90,13 @@ def _fit(name: str, values: Sequence[Any]) -> Covariate:
         numbers = torch.tensor(values, dtype=torch.float64)
         std, mean = torch.std_mean(numbers, correction=0)
         return Continuous(name, float(numbers.min()), float(numbers.max()), float(mean), float(std))
-    return Categorical(name, tuple(sorted({str(value) for value in values})))
+    if any(isinstance(value, float | int) for value in values):
+        texts = sorted({value for value in values if isinstance(value, str)})
+        raise InputError(
+            f"train_prior.conditions: {name!r} has numbers and texts ({', '.join(texts[:5])}). Make "
+            "it all numbers, or all texts, in the table."
+        )
+    return Categorical(name, tuple(sorted(set(values))))
 
 
 def to_json(covariates: Sequence[Covariate]) -> list[dict[str, Any]]:

@@ -154,12 +154,12 @@ class _Guided:
 def _draw_gains(
     prior: Prior, index: int, values: Sequence[Tensor], noise: Drawing, temperature: float
 ) -> Tensor:
-    """Unquantised gains, each from the Gaussian of its code; `temperature` scales the deviation."""
+    """Unquantised gains, each from the Gaussian of its code; `temperature` divides its log."""
     model = prior.maps[index]
     assert isinstance(model, GaussianGain)
     codes = values[index + 1]
     normal = torch.from_numpy(noise.normal(prior.grids[index])).float().to(prior.device)
-    return model.mean[codes] + model.std[codes] * normal * temperature
+    return model.mean[codes] + model.std[codes] * normal * temperature**0.5
 
 
 def _draw_codes(

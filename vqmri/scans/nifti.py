@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import io
+import math
 import re
 import zlib
 from collections import Counter
@@ -154,9 +155,10 @@ def _value(text: str) -> str | float | None:
     if text.strip() in _MISSING:
         return None
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text.strip()
+    return number if math.isfinite(number) else None
 
 
 def read(path: Path) -> tuple[Volume, str]:

@@ -37,7 +37,7 @@ def evaluate(
         {name: digest(folder) for name, folder in folders.items()},
     )
     histories = {name: _history(folders[name]) for name in ("vqvae", "prior")}
-    studied = read_study(folders["study"])
+    studied = read_study(folders["study"], identity.inputs)
     with publishing(data.output("report"), data.work, identity) as work:
         opened = figures.open_outputs(folders)
         with tqdm(total=4, desc="evaluate", unit="part") as bar:
@@ -47,7 +47,9 @@ def evaluate(
             bar.update()
             metrics |= figures.codebook(opened) | figures.prior(opened) | figures.variety(opened)
             if params.evaluate.classifier:
-                metrics |= figures.classification(opened, params.evaluate.classifier, params.seed)
+                metrics |= figures.classification(
+                    opened, reconstructions, params.evaluate.classifier, params.seed
+                )
             bar.update()
             gallery = range(min(params.evaluate.gallery, opened.samples.count))
             held = opened.records(HELD_OUT)[: params.evaluate.montages]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,43 +166,60 @@ def variety(opened: Opened) -> Metrics:
 
 
 def _labels(volumes: np.ndarray, reconstructions: np.ndarray, boxes: Sequence[Box]) -> Metrics:
-    """Share of the voxels in view whose label is reconstructed right, and the mean Dice score."""
+    """Share of the voxels in view whose label is reconstructed right, and Dice; means of scans."""
     pairs = [
-        (volume[-1][crop(box)], reconstruction[-1][crop(box)])
+        (reconstruction[-1][crop(box)].ravel(), volume[-1][crop(box)].ravel())
         for volume, reconstruction, box in zip(volumes, reconstructions, boxes, strict=True)
     ]
-    true = np.concatenate([pair[0].ravel() for pair in pairs])
-    found = np.concatenate([pair[1].ravel() for pair in pairs])
-    return {"label_accuracy": float((true == found).mean()), "label_dice": dice(found, true)}
+    return {
+        "label_accuracy": float(np.mean([(found == true).mean() for found, true in pairs])),
+        "label_dice": _mean([dice(found, true) for found, true in pairs]),
+    }
 
 
-def classification(opened: Opened, settings: Classifier, seed: int) -> Metrics:
+def classification(
+    opened: Opened, reconstructions: np.ndarray, settings: Classifier, seed: int
+) -> Metrics:
     """Classification Accuracy Score and the share of samples that show what was asked for.
 
     One classifier is trained on real training volumes, one of the same kind on samples alone.
     """
     name = settings.covariate
-    known = next(c for c in opened.generator.prior.covariates if c.name == name)
+    known = next((c for c in opened.generator.prior.covariates if c.name == name), None)
+    asked_of = opened.samples.attributes["covariates"]
+    if known is None or any(row.get(name) is None for row in asked_of):
+        raise IntegrityError(
+            f"evaluate.classifier.covariate = {name!r}, but the prior or the samples were made "
+            "without it. Run `dvc repro`."
+        )
     if not isinstance(known, Categorical):
         raise ParamsError(f"evaluate.classifier.covariate = {name!r} is not categorical.")
-
+    asked = _classes(asked_of, known)
+    if lacking := [value for i, value in enumerate(known.values) if i not in asked]:
+        raise ParamsError(
+            f"sample.covariates.{name}: there is no sample of {', '.join(lacking)}, which "
+            "evaluate.classifier is to recognise. Ask for all of them."
+        )
     train, held = (_known(opened.records(split), known) for split in (TRAIN, HELD_OUT))
+    if not held:
+        return {}
     real, test = opened.volumes.read(train), opened.volumes.read(held)
     drawn = opened.decode(opened.samples.read(range(opened.samples.count)))
-    asked = _classes(opened.samples.attributes["covariates"], known)
-    options = {
-        "steps": settings.steps,
-        "seed": seed,
-        "batch_size": min(_CLASSIFIER_BATCH, max(1, _VOXELS_PER_BATCH // test[0].size)),
-    }
-    number = len(known.values)
-    of_real = train_classifier(
-        real, _classes([r.covariates for r in train], known), number, **options
+    voxels = int(np.prod(opened.volumes.shape))
+    train_one = partial(
+        train_classifier,
+        num_classes=len(known.values),
+        steps=settings.steps,
+        seed=seed,
+        batch_size=min(_CLASSIFIER_BATCH, max(1, _VOXELS_PER_BATCH // voxels)),
     )
-    of_samples = train_classifier(drawn, asked, number, **options)
+    of_real = train_one(real, _classes([r.covariates for r in train], known))
+    of_samples = train_one(drawn, asked)
     truth = _classes([record.covariates for record in held], known)
+    labelled = [known.is_known(r.covariates.get(name)) for r in opened.records(HELD_OUT)]
     return {
         "classifier_accuracy": accuracy(predict(of_real, test), truth),
+        "reconstruction_accuracy": accuracy(predict(of_real, reconstructions[labelled]), truth),
         "conditional_accuracy": accuracy(predict(of_real, drawn), asked),
         "classification_accuracy_score": accuracy(predict(of_samples, test), truth),
     }

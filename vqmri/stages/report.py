@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vqmri.evaluation.montage import Plane, curves, montage, one_slice, strip
+from vqmri.errors import IntegrityError
+from vqmri.evaluation.montage import Plane, curves, montage, strip
 from vqmri.evaluation.report import Section, render
 from vqmri.outputs import Manifest, replace_file
 from vqmri.protocols import Metrics
@@ -30,9 +31,10 @@ _MEANINGS = {
     "prior_saving": "share of those bits that the prior saves",
     "label_accuracy": "share of the voxels whose label is reconstructed right",
     "label_dice": "Dice score of the labels but the background, at most 1; higher is better",
-    "classifier_accuracy": "of a classifier trained on real volumes, on real held-out ones",
+    "classifier_accuracy": "of a classifier trained on all real training volumes, on held-out ones",
+    "reconstruction_accuracy": "the same classifier on their reconstructions: the decoder's part",
     "conditional_accuracy": "the same classifier on samples: the share that shows what was asked",
-    "classification_accuracy_score": "trained on samples alone, on real held-out volumes",
+    "classification_accuracy_score": "trained on the samples alone, on real held-out volumes",
     "samples": "synthetic scans drawn",
     "unique_samples": "of which no two have the same codes",
 }
@@ -53,16 +55,19 @@ class Shown:
 
 @dataclass(frozen=True)
 class Studied:
-    """The table of the study of the prior, and what each row decodes to; empty without a study."""
+    """The table of the study of the prior, and slices of each row; empty without a study."""
 
     rows: Sequence[Mapping[str, Any]]
-    decoded: Sequence[Float[np.ndarray, "item channel *space"]]
+    decoded: Sequence[Float[np.ndarray, "item ..."]]
 
 
-def read_study(folder: Path) -> Studied:
-    """A published study; IntegrityError when its bytes are not what was published."""
+def read_study(folder: Path, inputs: Mapping[str, str]) -> Studied:
+    """A published study; IntegrityError when it is damaged, or of other outputs than `inputs`."""
     manifest = Manifest.read(folder)
     manifest.check(folder, list(manifest.items))
+    for name, found in manifest.provenance["inputs"].items():
+        if found != inputs[name]:
+            raise IntegrityError(f"{folder} was made of other {name}. Run `vqmri study`.")
     rows = json.loads((folder / TABLE).read_text(encoding="utf-8"))
     if not rows:
         return Studied([], [])
@@ -84,6 +89,7 @@ def write_report(
         "samples",
         "unique_samples",
         "classifier_accuracy",
+        "reconstruction_accuracy",
         "conditional_accuracy",
         "classification_accuracy_score",
     ]
@@ -157,8 +163,11 @@ _STUDY = (
     "as many items. Bits per code are of held-out codes, where a way gives them a probability. The "
     "neighbour divergence is the Jensen-Shannon divergence, in bits, between the pairs of "
     "neighbouring codes and those of the held-out codes; what training codes reach at the same "
-    "number of items is the floor. The difference between two items should be that of real codes, "
-    "and no sample should be a copy of a training item."
+    "number of items is the floor. The difference between two items should be that of real codes. "
+    "The difference to the nearest training item says whether samples are copies: compare it with "
+    "that of the held-out codes. Held-out codes are their own reference, and training codes are in "
+    "the training set, so these two cells are 0 by themselves; the rows of one scan are draws for "
+    "a single held-out scan, without any prior, beside a whole population."
 )
 
 
@@ -186,12 +195,9 @@ def _study(studied: Studied) -> Section:
 
 
 def _ways(studied: Studied) -> bytes:
-    rows = [[one_slice(volume) for volume in volumes] for volumes in studied.decoded]
-    width = max(len(row) for row in rows)
-    blank = np.ones_like(rows[0][0])
-    filled = [row + [blank] * (width - len(row)) for row in rows]
-    scale = 2.0 if studied.decoded[0].ndim == 5 else 3.0
-    return montage(filled, [], [row["way"] for row in studied.rows], scale=scale, flat_labels=True)
+    rows = [list(planes) for planes in studied.decoded]
+    labels = [row["way"] for row in studied.rows]
+    return montage(rows, [], labels, scale=2.5, flat_labels=True)
 
 
 def _vqvae_curves(history: Sequence[Metrics]) -> bytes:

@@ -14,9 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from vqmri.codes import CodeWriter, code_maps
-from vqmri.layout import Layout
-from vqmri.outputs import Identity, publishing, replace_file
-from vqmri.outputs.manifest import digest
+from vqmri.errors import ParamsError
+from vqmri.layout import MADE_BY, Layout
+from vqmri.outputs import Identity, Manifest, publishing, replace_file
+from vqmri.outputs.manifest import MANIFEST, digest
 from vqmri.params import Params, Sample
 from vqmri.prior.covariates import encode
 from vqmri.protocols import Map, Metrics, Tracker
@@ -51,10 +52,13 @@ def sample(
 ) -> Metrics:
     """Publish data/samples, or `out`: the synthetic scans, and the codes they were decoded from.
 
-    Sample i depends on (seed, i, its covariates, model) alone. Raises ParamsError for covariates
-    that the prior does not know, before anything is drawn.
+    Sample i depends on (seed, i, its covariates, model) alone. Raises ParamsError, before anything
+    is drawn, for covariates that the prior does not know, and for an `out` that is not to be
+    replaced.
     """
     settings = params.sample
+    if out is not None:
+        _may_write(out, data, params.ingest.raw)
     vqvae, prior = data.need("vqvae"), data.need("prior")
     target = out or data.output("samples")
     identity = Identity(
@@ -96,6 +100,22 @@ def sample(
         )
         _describe(work.out, work.state, generator, rows)
     return {"samples": drawn}
+
+
+def _may_write(out: Path, data: Layout, raw: str) -> None:
+    """Refuse a folder that is the project's own, or holds anything but samples."""
+    place = out.resolve()
+    own = [data.output(name) for name in MADE_BY] + [data.work, data.data / "raw", data.root / raw]
+    inside = any(place.is_relative_to(folder.resolve()) for folder in own)
+    if inside or data.data.resolve().is_relative_to(place):
+        raise ParamsError(f"--out {out}: that folder is the project's own. Name another.")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    samples = out.is_dir() and (out / MANIFEST).is_file()
+    if not samples or Manifest.read(out).provenance.get("stage") != "sample":
+        raise ParamsError(
+            f"--out {out} exists and holds no samples; it would be replaced. Name another folder."
+        )
 
 
 def covariates_of(settings: Sample, number: int) -> dict[str, Any]:
@@ -154,7 +174,9 @@ def _write_scan(
         "Seed": settings.seed,
         "Number": number,
         "Temperature": settings.temperature,
+        "Guidance": settings.guidance,
         "VQVAEWeights": generator.about["weights"],
+        "PriorWeights": generator.prior_about["weights"],
         "Covariates": covariates_of(settings, number),
     }
     channels = [Channel(c["name"], tuple(c["label_values"])) for c in generator.about["channels"]]

@@ -12,8 +12,10 @@ import torch
 from tqdm import tqdm
 
 from vqmri.codes import CodeStore
+from vqmri.errors import IntegrityError
 from vqmri.evaluation.likelihood import code_tensors, held_out_likelihood, inside
 from vqmri.evaluation.marginals import PositionMarginals
+from vqmri.evaluation.montage import one_slice
 from vqmri.evaluation.structure import (
     nearest_difference,
     neighbour_divergence,
@@ -35,7 +37,7 @@ from vqmri.training.generator import Generator
 FORMAT_VERSION = 1
 TABLE, DECODED = "study.json", "decoded.npz"
 SHOWN = 8
-"""Items of each way that are decoded for the picture."""
+"""Items of each way of which a middle slice is kept for the picture."""
 _GAIN_BINS = 16
 _ARGMAX = "prior, likeliest code"
 
@@ -47,7 +49,6 @@ Maps = list[np.ndarray]
 class Batch:
     """One unit of work, in plain values: one micro-batch drawn from the prior."""
 
-    way: str
     number: int
     temperature: float
     rows: list[list[float]]
@@ -112,6 +113,7 @@ class Subject:
         self._folders, self._settings, self._seed = folders, settings, seed
         self._generator = Generator(folders["vqvae"], folders["prior"])
         self._codes = CodeStore(folders["codes"])
+        _check_kinship(folders, self._generator, self._codes)
         self._volumes = VolumeStore(folders["volumes"])
         self._records = [Record(**row) for row in self._codes.attributes["records"]]
         random = np.random.default_rng(seed)
@@ -144,10 +146,10 @@ class Subject:
         if len(self._generator.vqvae.quantizers) == len(self._codes.maps):
             yield "one scan, nearest codes (τ → 0)", None, self._by_distance(0.0)
             yield "one scan, drawn by distance (τ = 1)", None, self._by_distance(1.0)
-        yield _ARGMAX, None, self._from_prior(_ARGMAX, 0.0, state, each)
+        yield _ARGMAX, None, self._from_prior(0.0, state, each)
         for temperature in self._settings.temperatures:
             name = f"prior, T = {temperature:g}"
-            maps = self._from_prior(name, temperature, state, each)
+            maps = self._from_prior(temperature, state, each)
             yield name, self._prior_bits(temperature), maps
 
     def measure(self, maps: Maps) -> dict[str, Any]:
@@ -177,9 +179,10 @@ class Subject:
         }
 
     def decode(self, maps: Maps) -> np.ndarray:
-        """Volumes of the first items."""
+        """A middle slice of each of the first items."""
         first = [level[:SHOWN] for level in maps]
-        return self._generator.decode(code_tensors(first, self._codes.num_embeddings))
+        volumes = self._generator.decode(code_tensors(first, self._codes.num_embeddings))
+        return np.stack([one_slice(volume) for volume in volumes])
 
     @property
     def _sizes(self) -> list[int]:
@@ -206,8 +209,10 @@ class Subject:
         return self._codes.read(held), masks, records
 
     def _uniform_bits(self) -> float:
-        sizes = [size for size in self._codes.num_embeddings if size]
-        return float(np.log2(sizes).mean())
+        _, masks, _ = self._held_out()
+        sizes = np.array(self._codes.num_embeddings)
+        weights = np.array([mask.sum() for mask in masks])[sizes > 0]
+        return float(np.average(np.log2(sizes[sizes > 0]), weights=weights))
 
     def _uniform(self, random: np.random.Generator) -> Maps:
         drawn: Maps = []
@@ -236,7 +241,7 @@ class Subject:
 
     def _by_distance(self, tau: float) -> Maps:
         """`count` draws of one held-out scan's codes from softmax(−‖z_e − e‖² / τ)."""
-        scan = self._volumes.read([self._records[self._held[0]]])
+        scan = torch.from_numpy(self._volumes.read([self._records[self._held[0]]]))
         random = torch.Generator().manual_seed(self._seed)
 
         def choose(quantizer: Quantizer, latents: torch.Tensor) -> Quantized:
@@ -247,22 +252,20 @@ class Subject:
             codes = [scores.argmax(dim=1).to(latents.device)]
             return Quantized(quantizer.decode(codes), codes, latents.new_zeros(()))
 
-        model, blocks = self._generator.vqvae, []
-        for start in range(0, self._count, self._generator.micro_batch):
-            number = min(self._generator.micro_batch, self._count - start)
-            volumes = torch.from_numpy(np.repeat(scan, number, axis=0))
-            with torch.inference_mode():
-                codes = model.reconstruct(volumes.to(self._generator.device), choose).codes
-            blocks.append([level.cpu().numpy() for level in codes])
-        return [np.concatenate(level) for level in zip(*blocks, strict=True)]
+        draws = self._count if tau > 0 else 1  # one at a time: distances are positions × K
+        with torch.inference_mode():
+            drawn = [
+                self._generator.vqvae.reconstruct(scan.to(self._generator.device), choose).codes
+                for _ in range(draws)
+            ]
+        maps = [torch.cat(level).cpu().numpy() for level in zip(*drawn, strict=True)]
+        return [np.repeat(level, self._count // draws, axis=0) for level in maps]
 
-    def _from_prior(self, way: str, temperature: float, state: Path, each: Map) -> Maps:
-        """Draws with the covariates of held-out items; likeliest codes need one batch only."""
-        size = self._generator.micro_batch
-        count = min(self._count, size) if temperature == 0 else self._count
+    def _from_prior(self, temperature: float, state: Path, each: Map) -> Maps:
+        """Draws with the covariates of held-out items."""
+        size, count = self._generator.micro_batch, self._count
         batches = [
             Batch(
-                way=way,
                 number=start // size,
                 temperature=temperature,
                 rows=self._rows[start : start + size].tolist(),
@@ -273,14 +276,27 @@ class Subject:
             )
             for start in range(0, count, size)
         ]
-        drawn = [np.load(path) for path in each(draw_batch, batches)]
+        drawn = [_load(path) for path in each(draw_batch, batches)]
         names = [code_map.name for code_map in self._codes.maps]
         return [np.concatenate([block[name] for block in drawn])[:count] for name in names]
 
 
+def _check_kinship(folders: Mapping[str, Path], generator: Generator, codes: CodeStore) -> None:
+    """IntegrityError when the prior or the codes were made of other things than those published."""
+    for name, of, found in (
+        ("prior", "codes", generator.prior_about["codes"]),
+        ("codes", "volumes", codes.attributes["volumes"]),
+    ):
+        if found != digest(folders[of]):
+            raise IntegrityError(
+                f"{folders[name]} was made with other {of} than those in {folders[of]}. "
+                "Run `dvc repro`."
+            )
+
+
 def draw_batch(batch: Batch) -> str:
     """Draw one micro-batch, unless a killed run already did; the file that holds it."""
-    path = Path(batch.state) / f"{batch.way.replace(' ', '')}-{batch.number:05d}.npz"
+    path = Path(batch.state) / f"temperature-{batch.temperature!r}-{batch.number:05d}.npz"
     if not path.is_file():
         generator = Generator(Path(batch.vqvae), Path(batch.prior))
         rows = torch.full((generator.micro_batch, len(generator.prior.covariates)), torch.nan)
@@ -290,6 +306,11 @@ def draw_batch(batch: Batch) -> str:
         names = generator.vqvae.map_names
         replace_file(path, _npz(dict(zip(names, maps, strict=True))))
     return str(path)
+
+
+def _load(path: str) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return dict(arrays)
 
 
 def _npz(maps: Mapping[str, torch.Tensor]) -> bytes:

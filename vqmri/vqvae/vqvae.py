@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vqmri.quantizers import Quantized, Quantizer, build_quantizer
 from vqmri.shapes import Volumes
@@ -157,8 +156,9 @@ class VQVAE(nn.Module):
         if not self.num_classes:
             return volumes
         image, labels = volumes[:, : self.in_channels], volumes[:, self.in_channels]
-        hot = functional.one_hot(labels.long(), self.num_classes).movedim(-1, 1)
-        return torch.cat([image, hot.to(image.dtype)], dim=1)
+        hot = image.new_zeros(len(labels), self.num_classes, *labels.shape[1:])
+        hot.scatter_(1, labels.long().unsqueeze(1), 1.0)
+        return torch.cat([image, hot], dim=1)
 
     def _quantizer(self, level: int) -> Quantizer:
         quantizer = self.quantizers[level]
