@@ -38,10 +38,11 @@ def test_anything_else_is_categorical_with_sorted_values() -> None:
         {"site": None, "digit": "9", "mixed": None},
         {"site": "b", "digit": "10", "mixed": None},
     ]
-    assert fit_covariates(rows, ["digit", "site", "mixed"]) == [
+    with pytest.raises(InputError, match="numbers and texts"):
+        fit_covariates(rows, ["mixed"])
+    assert fit_covariates(rows, ["digit", "site"]) == [
         Categorical("digit", ("10", "9")),
         Categorical("site", ("a", "b")),
-        Categorical("mixed", ("2", "x")),
     ]
     assert fit_covariates(rows, []) == []
 

@@ -93,8 +93,8 @@ def _fit(name: str, values: Sequence[Any]) -> Covariate:
     if any(isinstance(value, float | int) for value in values):
         texts = sorted({value for value in values if isinstance(value, str)})
         raise InputError(
-            f"train_prior.conditions: {name!r} has numbers and texts ({', '.join(texts[:5])}). Make "
-            "it all numbers, or all texts, in the table."
+            f"train_prior.conditions: {name!r} has numbers and texts ({', '.join(texts[:5])}). "
+            "Make it all numbers, or all texts, in the table."
         )
     return Categorical(name, tuple(sorted(set(values))))
 

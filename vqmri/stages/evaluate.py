@@ -54,7 +54,7 @@ def evaluate(
             gallery = range(min(params.evaluate.gallery, opened.samples.count))
             held = opened.records(HELD_OUT)[: params.evaluate.montages]
             shown = Shown(
-                labels=[f"sub-{record.subject}" for record in held],
+                labels=[record.subject for record in held],
                 volumes=opened.viewable(opened.volumes.read(held)),
                 reconstructions=opened.viewable(reconstructions[: len(held)]),
                 samples=opened.viewable(opened.decode(opened.samples.read(gallery))),

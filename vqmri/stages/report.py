@@ -140,10 +140,14 @@ def write_report(
 
 def _table(metrics: Metrics, names: Sequence[str]) -> list[tuple[str, str, str]]:
     return [
-        (name.replace("_", " "), f"{metrics[name]:.4g}", _meaning(name))
+        (name.replace("_", " "), _figure(metrics[name]), _meaning(name))
         for name in names
         if name in metrics
     ]
+
+
+def _figure(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) and abs(value) >= 1 else f"{value:.4g}"
 
 
 def _meaning(name: str) -> str:
@@ -217,7 +221,9 @@ def _reconstructions(shown: Shown) -> bytes:
     for volume, reconstruction in zip(shown.volumes, shown.reconstructions, strict=True):
         difference = np.clip(0.5 + (reconstruction - volume), 0, 1)
         rows.append([strip(volume), strip(reconstruction), strip(difference)])
-    return montage(rows, ["held-out scan", "reconstruction", "difference"], shown.labels, scale=3)
+    titles = ["held-out scan", "reconstruction", "difference"]
+    flat = shown.volumes.ndim == 4
+    return montage(rows, titles, shown.labels, scale=5 if flat else 3, flat_labels=flat)
 
 
 def _gallery(samples: Float[np.ndarray, "sample channel *space"]) -> bytes:
