@@ -75,6 +75,15 @@ def test_deployments_on_a_server_with_a_process_worker(
                 checkout, shell, "prefect", "deployment", "run", "pipeline/pipeline",
                 "--watch", "--watch-interval", "2",
             )  # fmt: skip
+            asked = run(
+                checkout, shell, "prefect", "deployment", "run", "sample/sample",
+                "--param", 'covariates={"sex": "F", "age": 65}', "--param", "out=elsewhere",
+                "--watch", "--watch-interval", "2",
+            )  # fmt: skip
+    assert "Completed" in asked, asked + worker_log.read_text()[-3000:]
+    rows = (checkout / "elsewhere/participants.tsv").read_text().splitlines()
+    assert rows[0].split("\t") == ["participant_id", "sex", "age"]
+    assert {tuple(row.split("\t")[1:]) for row in rows[1:]} == {("F", "65")}
     assert "Completed" in ran, ran + worker_log.read_text()[-3000:]
     metrics = json.loads((checkout / "data/metrics.json").read_text())
     assert metrics["samples"] == 10

@@ -105,7 +105,7 @@ def test_gains_are_drawn_from_the_gaussian_of_their_code(temperature: float) -> 
     gain = module.maps[1]
     assert isinstance(gain, GaussianGain)
     noise = torch.from_numpy(Drawing(5, numbers, 1).normal(GRIDS[1]))
-    expected = gain.mean[drawn[2]] + gain.std[drawn[2]] * temperature * noise
+    expected = gain.mean[drawn[2]] + gain.std[drawn[2]] * temperature**0.5 * noise
     torch.testing.assert_close(drawn[1], expected, rtol=1e-6, atol=1e-6)
 
 

@@ -54,7 +54,7 @@ def explained(
     if isinstance(gain, GaussianGain):
         codes = drawn[index + 1]
         normal = torch.from_numpy(noise.normal(grid)).float()
-        return (gain.mean[codes] + temperature * gain.std[codes] * normal).numpy()
+        return (gain.mean[codes] + temperature**0.5 * gain.std[codes] * normal).numpy()
     with torch.no_grad():
         with_rows = module.logits(index, drawn, rows).numpy()
         without = module.logits(index, drawn, module.unknown(len(rows))).numpy()

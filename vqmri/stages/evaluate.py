@@ -37,9 +37,9 @@ def evaluate(
         {name: digest(folder) for name, folder in folders.items()},
     )
     histories = {name: _history(folders[name]) for name in ("vqvae", "prior")}
-    studied = read_study(folders["study"], identity.inputs)
     with publishing(data.output("report"), data.work, identity) as work:
         opened = figures.open_outputs(folders)
+        studied = read_study(folders["study"], identity.inputs)
         with tqdm(total=4, desc="evaluate", unit="part") as bar:
             reconstructions = opened.decode(opened.codes.read(opened.indices(HELD_OUT)))
             bar.update()
