@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import yaml
 
 from vqmri.layout import Layout
 from vqmri.params import Params
+from vqmri.protocols import Metrics
 from vqmri.stages import STAGES
 
 REPO = Path(__file__).parent.parent
@@ -53,17 +55,21 @@ def tiny() -> Params:
     return Params.model_validate(tiny_values())
 
 
+def run_stages(values: dict[str, Any], root: Path) -> tuple[Layout, Metrics]:
+    """Every stage on a project in `root`; the metrics of the last one."""
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    params, data = Params.load(root / "params.yaml"), Layout(root)
+    metrics: Metrics = {}
+    for dotted in STAGES.values():
+        module, name = dotted.split(":")
+        metrics = getattr(import_module(module), name)(params, data)
+    return data, metrics
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A project in which every stage has run on tiny phantoms. Tests read it and never write."""
-    from importlib import import_module
-
-    data = Layout(tmp_path_factory.mktemp("finished"))
-    params = Params.model_validate(tiny_values())
-    for dotted in STAGES.values():
-        module, name = dotted.split(":")
-        getattr(import_module(module), name)(params, data)
-    return data
+    return run_stages(tiny_values(), tmp_path_factory.mktemp("finished"))[0]
 
 
 @pytest.fixture

@@ -1,18 +1,14 @@
 """An image with a second modality and its label map, from NIfTI in to NIfTI out."""
 
-from importlib import import_module
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-import yaml
 
-from tests.conftest import tiny_values
+from tests.conftest import run_stages, tiny_values
 from vqmri.layout import Layout
-from vqmri.params import Params
 from vqmri.scans.store import VolumeStore
-from vqmri.stages import STAGES
 
 LABELS = [0, 2, 7]
 
@@ -53,12 +49,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, dict[str
     values["train_vqvae"]["steps"] = 60
     values["sample"]["count"] = 2
     values["study"] = None
-    (root / "params.yaml").write_text(yaml.safe_dump(values))
-    params, data = Params.load(root / "params.yaml"), Layout(root)
-    for dotted in STAGES.values():
-        module, name = dotted.split(":")
-        metrics = getattr(import_module(module), name)(params, data)
-    return data, metrics
+    return run_stages(values, root)
 
 
 def test_the_store_holds_both_modalities_and_the_label_map(

@@ -1,7 +1,6 @@
 """Two axes through every stage, from generated files of MNIST's and CIFAR-10's formats."""
 
 import csv
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.conftest import REPO
+from tests.conftest import REPO, run_stages
 from vqmri.codes import CodeStore
-from vqmri.layout import Layout
 from vqmri.outputs.manifest import digest
-from vqmri.params import Params
 from vqmri.scans import idx
 from vqmri.scans.store import VolumeStore
-from vqmri.stages import STAGES
 from vqmri.stages.report import read_study
 
 
@@ -60,15 +56,6 @@ def write_cifar10(folder: Path) -> None:
         (folder / f"{name}.bin").write_bytes(records.tobytes())
 
 
-def run(values: dict[str, Any], root: Path) -> tuple[Layout, dict[str, float]]:
-    (root / "params.yaml").write_text(yaml.safe_dump(values))
-    params, data = Params.load(root / "params.yaml"), Layout(root)
-    for dotted in STAGES.values():
-        module, name = dotted.split(":")
-        metrics = getattr(import_module(module), name)(params, data)
-    return data, metrics
-
-
 @pytest.mark.parametrize(
     ("name", "write", "shape"),
     [("mnist", write_mnist, (1, 28, 28)), ("cifar10", write_cifar10, (3, 32, 32))],
@@ -77,7 +64,7 @@ def test_a_preset_of_pictures_goes_through_the_whole_pipeline(
     tmp_path: Path, name: str, write: Any, shape: tuple[int, ...]
 ) -> None:
     write(tmp_path / "data/raw" / name)
-    data, metrics = run(preset(name), tmp_path)
+    data, metrics = run_stages(preset(name), tmp_path)
     store = VolumeStore(data.output("volumes"))
     assert store.shape == shape
     assert (store.spacing, store.orientation) == ((), None)
@@ -105,7 +92,7 @@ def test_a_preset_of_pictures_goes_through_the_whole_pipeline(
 def test_the_likeliest_codes_are_one_item_per_class(tmp_path: Path) -> None:
     write_mnist(tmp_path / "data/raw/mnist")
     values = preset("mnist") | {"study": {"count": 20, "temperatures": [1.0]}}
-    data, _ = run(values, tmp_path)
+    data, _ = run_stages(values, tmp_path)
     inputs = {name: digest(data.output(name)) for name in ("volumes", "vqvae", "codes", "prior")}
     rows = {row["way"]: row for row in read_study(data.output("study"), inputs).rows}
     assert rows["prior, likeliest code"]["items"] == 20

@@ -40,6 +40,16 @@ _MEANINGS = {
 }
 
 
+_SCORES = (
+    "samples",
+    "unique_samples",
+    "classifier_accuracy",
+    "reconstruction_accuracy",
+    "conditional_accuracy",
+    "classification_accuracy_score",
+)
+
+
 @dataclass(frozen=True)
 class Shown:
     """What is pictured: held-out volumes with their labels, reconstructions, samples.
@@ -85,17 +95,31 @@ def write_report(
 ) -> None:
     """Write report.html into `folder`, and its pictures of scans beside it."""
     slices = _PLANES if shown.samples.ndim == 5 else "Pictures"
-    scores = [
-        "samples",
-        "unique_samples",
-        "classifier_accuracy",
-        "reconstruction_accuracy",
-        "conditional_accuracy",
-        "classification_accuracy_score",
-    ]
+    sections = _of_models(metrics, histories, shown, slices)
+    sections.append(
+        Section(
+            "Samples",
+            "Synthetic scans: codes drawn from the prior, decoded.",
+            _table(metrics, _SCORES),
+            [(f"{slices} of each", _gallery(shown.samples))],
+        )
+    )
+    if studied.rows:
+        sections.append(_study(studied))
+        replace_file(folder / "study.png", _ways(studied))
+    html = render("vqmri report", sections, provenance)
+    replace_file(folder / REPORT, html.encode())
+    replace_file(folder / "samples.png", _gallery(shown.samples))
+    replace_file(folder / "reconstructions.png", _reconstructions(shown))
+
+
+def _of_models(
+    metrics: Metrics, histories: Mapping[str, Sequence[Metrics]], shown: Shown, slices: str
+) -> list[Section]:
+    """How well the VQ-VAE rebuilds held-out scans, and the prior predicts their codes."""
     bits = [n for n in metrics if n.startswith(("prior_bits_level", "marginal_bits_level"))]
     usage = [name for name in metrics if name.startswith(("usage", "perplexity"))]
-    sections = [
+    return [
         Section(
             "Reconstruction",
             "Held-out scans, none of whose subjects was trained on, encoded to codes and decoded. "
@@ -122,20 +146,7 @@ def write_report(
                 "learning rate": ["learning_rate"],
             }))],
         ),
-        Section(
-            "Samples",
-            "Synthetic scans: codes drawn from the prior, decoded.",
-            _table(metrics, scores),
-            [(f"{slices} of each", _gallery(shown.samples))],
-        ),
     ]  # fmt: skip
-    if studied.rows:
-        sections.append(_study(studied))
-        replace_file(folder / "study.png", _ways(studied))
-    html = render("vqmri report", sections, provenance)
-    replace_file(folder / REPORT, html.encode())
-    replace_file(folder / "samples.png", _gallery(shown.samples))
-    replace_file(folder / "reconstructions.png", _reconstructions(shown))
 
 
 def _table(metrics: Metrics, names: Sequence[str]) -> list[tuple[str, str, str]]:
