@@ -106,6 +106,9 @@ def _number(text: str) -> str | int | float:
 )
 @click.option("--count", type=int, help="Number of samples.")
 @click.option("--seed", type=int, help="With a sample's number it decides that sample.")
+@click.option("--temperature", type=float, help="Divides the logits before each draw.")
+@click.option("--top-k", type=int, help="Draw from so many of the likeliest codes only.")
+@click.option("--top-p", type=float, help="Draw from the fewest codes of this probability only.")
 @click.option("--guidance", type=float, help="Above 1, follow the covariates more.")
 @click.option(
     "--out",

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from tests.prior.cases import AGE, SITE, prior
 from vqmri.prior import Prior
+from vqmri.prior.cached_sampler import cached
+from vqmri.prior.choice import Choice
 from vqmri.prior.covariates import encode
 from vqmri.prior.gain import GaussianGain
-from vqmri.prior.sampler import Drawing, draw
+from vqmri.prior.sampler import Drawing, MapSampler, draw, jacobi, one_by_one
 
 NUMBERS = [0, 5, 2]
 SUBJECTS: list[dict[str, Any]] = [{"age": 30, "site": "b"}, {"age": 77.5}, {}]
@@ -60,8 +62,11 @@ def explained(
         without = module.logits(index, drawn, module.unknown(len(rows))).numpy()
     logits = without + guidance * (with_rows - without)
     if temperature:
-        gumbel = noise.gumbel(math.prod(grid), module.num_embeddings[index])
-        logits = logits / temperature + np.moveaxis(gumbel, 2, 1).reshape(logits.shape)
+        planes = [
+            noise.exponential((*grid[-2:], logits.shape[1])) for _ in range(math.prod(grid[:-2]))
+        ]
+        gumbel = -np.log(np.concatenate(planes, axis=1).astype(np.float64))
+        logits = logits / temperature + np.moveaxis(gumbel, 3, 1).reshape(logits.shape)
     return np.asarray(logits.argmax(axis=1))
 
 
@@ -72,7 +77,7 @@ def test_every_draw_is_the_argmax_of_the_whole_nets_logits_and_the_noise(
 ) -> None:
     """One forward over the finished codes must explain every draw that was made on the way."""
     module, rows = built(case)
-    drawn = draw(module, seed=3, numbers=NUMBERS, temperature=temperature, rows=rows)
+    drawn = draw(module, seed=3, numbers=NUMBERS, choice=Choice(temperature), rows=rows)
     for index, values in enumerate(drawn):
         expected = explained(module, index, drawn, rows, temperature, 1.0)
         np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
@@ -82,7 +87,7 @@ def test_every_draw_is_the_argmax_of_the_whole_nets_logits_and_the_noise(
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 2.0])
 def test_guidance_weighs_the_logits_with_and_without_covariates(guidance: float) -> None:
     module, rows = built("covariates")
-    drawn = draw(module, seed=3, numbers=NUMBERS, temperature=0.8, rows=rows, guidance=guidance)
+    drawn = draw(module, seed=3, numbers=NUMBERS, choice=Choice(0.8, guidance=guidance), rows=rows)
     for index, codes in enumerate(drawn):
         expected = explained(module, index, drawn, rows, 0.8, guidance)
         assert (codes.numpy() == expected).all()
@@ -91,30 +96,28 @@ def test_guidance_weighs_the_logits_with_and_without_covariates(guidance: float)
 def test_guidance_of_one_is_the_prior_of_zero_no_covariates_and_of_more_something_else() -> None:
     module, rows = built("covariates")
 
-    def drawn(**options: Any) -> list[list[Any]]:
-        return [
-            m.tolist() for m in draw(module, seed=1, numbers=NUMBERS, temperature=1.0, **options)
-        ]
+    def drawn(guidance: float = 1.0, rows: Tensor | None = None) -> list[list[Any]]:
+        choice = Choice(guidance=guidance)
+        return [m.tolist() for m in draw(module, seed=1, numbers=NUMBERS, choice=choice, rows=rows)]
 
-    assert drawn(rows=rows, guidance=1.0) == drawn(rows=rows)
-    assert drawn(rows=rows, guidance=0.0) == drawn()
-    assert drawn(guidance=3.0) == drawn()
-    assert drawn(rows=rows, guidance=2.0) != drawn(rows=rows) != drawn()
+    assert drawn(0.0, rows) == drawn()
+    assert drawn(3.0) == drawn()
+    assert drawn(2.0, rows) != drawn(1.0, rows) != drawn()
 
 
 @every_case
 def test_a_sample_depends_on_seed_and_number_and_on_no_other_sample(case: str) -> None:
     module, rows = built(case)
     rows = torch.cat([rows, rows[:1]])
-    first = draw(module, seed=1, numbers=[0, 1, 2, 3], temperature=1.0, rows=rows)
+    first = draw(module, seed=1, numbers=[0, 1, 2, 3], choice=Choice(), rows=rows)
     others = rows[[3, 1, 0, 3]]
-    other = draw(module, seed=1, numbers=[7, 1, 9, 3], temperature=1.0, rows=others)
+    other = draw(module, seed=1, numbers=[7, 1, 9, 3], choice=Choice(), rows=others)
     for a, b in zip(first, other, strict=True):
         assert torch.equal(a[1], b[1])
         assert torch.equal(a[3], b[3])
     assert not torch.equal(first[0][0], other[0][0])
     assert not torch.equal(first[0][0], first[0][3])  # the same covariates, another number
-    reseeded = draw(module, seed=2, numbers=[0, 1, 2, 3], temperature=1.0, rows=rows)
+    reseeded = draw(module, seed=2, numbers=[0, 1, 2, 3], choice=Choice(), rows=rows)
     assert not torch.equal(first[0][1], reseeded[0][1])
 
 
@@ -122,7 +125,7 @@ def test_a_sample_depends_on_seed_and_number_and_on_no_other_sample(case: str) -
 def test_temperature_zero_gives_the_likeliest_whatever_the_seed(case: str) -> None:
     module, rows = built(case)
     first, second = (
-        draw(module, seed=seed, numbers=numbers, temperature=0.0, rows=rows)
+        draw(module, seed=seed, numbers=numbers, choice=Choice(0.0), rows=rows)
         for seed, numbers in ((0, NUMBERS), (8, [3, 1, 9]))
     )
     for index, (one, other) in enumerate(zip(first, second, strict=True)):
@@ -139,7 +142,7 @@ def test_temperature_zero_gives_the_likeliest_whatever_the_seed(case: str) -> No
 def test_a_low_temperature_comes_near_to_none() -> None:
     module, rows = built("two levels")
     near, none = (
-        draw(module, seed=0, numbers=NUMBERS, temperature=t, rows=rows) for t in (1e-6, 0.0)
+        draw(module, seed=0, numbers=NUMBERS, choice=Choice(t), rows=rows) for t in (1e-6, 0.0)
     )
     assert all(torch.equal(a, b) for a, b in zip(near, none, strict=True))
 
@@ -149,7 +152,7 @@ def test_frequencies_follow_the_distribution() -> None:
     module = prior([(1, 1, 1)], [6], std=0.5).float()
     codes = [torch.zeros(1, 1, 1, 1, dtype=torch.long)]
     logits = module.logits(0, codes, module.unknown(1)).flatten().detach() / 0.5
-    drawn = draw(module, seed=0, numbers=range(4000), temperature=0.5)[0]
+    drawn = draw(module, seed=0, numbers=range(4000), choice=Choice(0.5))[0]
     counts = Counter(drawn.flatten().tolist())
     expected = torch.softmax(logits, dim=0).numpy() * 4000
     chi_squared = sum((counts[k] - expected[k]) ** 2 / expected[k] for k in range(6))
@@ -158,21 +161,63 @@ def test_frequencies_follow_the_distribution() -> None:
 
 def test_streams_of_noise_are_all_different() -> None:
     keys = [(seed, number, index) for seed in (0, 1) for number in (0, 1, 7) for index in (0, 1, 2)]
-    drawn = {tuple(Drawing(s, [n], i).gumbel(1, 4).flatten()) for s, n, i in keys}
+    drawn = {tuple(Drawing(s, [n], i).exponential((4,))[0]) for s, n, i in keys}
     assert len(drawn) == len(keys)
 
 
-def test_noise_is_of_a_sample_and_goes_on_from_position_to_position() -> None:
+def test_noise_is_of_a_sample_and_goes_on_from_plane_to_plane() -> None:
     both, one = Drawing(3, [5, 6], 1), Drawing(3, [6], 1)
-    first, second = both.gumbel(2, 4), both.gumbel(3, 4)
-    assert np.array_equal(one.gumbel(5, 4)[0], np.concatenate([first, second], axis=1)[1])
+    first, second = both.exponential((2, 3, 4)), both.exponential((2, 3, 4))
+    assert np.array_equal(one.exponential((2, 3, 4))[0], first[1])
+    assert np.array_equal(one.exponential((2, 3, 4))[0], second[1])
+    assert not np.array_equal(first, second)
     normal = Drawing(3, [5, 6], 1).normal((2, 3))
     assert np.array_equal(normal[1], Drawing(3, [6], 1).normal((2, 3))[0])
     assert not np.array_equal(normal[0], normal[1])
 
 
-def test_progress_counts_every_position_of_codes() -> None:
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@every_case
+def test_jacobi_settles_on_the_same_codes(case: str, guidance: float) -> None:
+    module, rows = built(case)
+    for choice in (Choice(guidance=guidance), Choice(0.6, top_k=3, guidance=guidance)):
+        expected, found = (
+            draw(module, seed=3, numbers=NUMBERS, choice=choice, rows=rows, sampler=sampler)
+            for sampler in (one_by_one, jacobi)
+        )
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("sampler", [one_by_one, jacobi, cached])
+def test_completion_keeps_what_is_given_and_draws_the_rest_as_if_it_had_been_drawn(
+    sampler: MapSampler,
+) -> None:
+    """The beginning of a draw, given back, leads to the same end: only the past is looked at."""
+    module, rows = built("two levels")
+    options: dict[str, Any] = {"seed": 3, "numbers": NUMBERS, "choice": Choice(), "rows": rows}
+    whole = draw(module, sampler=sampler, **options)
+    given = [whole[0].flatten(1)[:, :11], whole[1].flatten(1)]
+    again = draw(module, sampler=sampler, given=given, **options)
+    assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True))
+    given[0] = (given[0] + 1) % 6
+    other = draw(module, sampler=sampler, given=given, **options)
+    assert torch.equal(other[0].flatten(1)[:, :11], given[0])
+    assert torch.equal(other[1], whole[1])
+    assert not torch.equal(other[0].flatten(1)[:, 11:], whole[0].flatten(1)[:, 11:])
+
+
+def test_a_lower_map_cannot_be_given_before_the_one_above_it_is_whole() -> None:
+    module, rows = built("two levels")
+    given = [torch.zeros(3, 1, dtype=torch.long), torch.zeros(3, 3, dtype=torch.long)]
+    with pytest.raises(ValueError, match="map 0 has given values while map 1"):
+        draw(module, seed=0, numbers=NUMBERS, choice=Choice(), rows=rows, given=given)
+
+
+@pytest.mark.parametrize("sampler", [one_by_one, jacobi, cached])
+def test_progress_counts_every_position_of_codes(sampler: MapSampler) -> None:
     counted: list[int] = []
     module, _ = built("two levels with real gains")
-    draw(module, seed=0, numbers=[0], temperature=1.0, progress=counted.append)
+    choice = Choice()
+    draw(module, seed=0, numbers=[0], choice=choice, sampler=sampler, progress=counted.append)
     assert sum(counted) == 4 * 4 + 2 * 2

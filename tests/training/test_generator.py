@@ -16,6 +16,7 @@ from tests.training.cases import (
     seal,
 )
 from vqmri.errors import IntegrityError, ParamsError
+from vqmri.prior.choice import Choice
 from vqmri.prior.covariates import encode
 from vqmri.training import generator as module
 from vqmri.training.generator import Generator, micro_batch
@@ -53,7 +54,7 @@ def test_a_prior_of_another_vqvae_is_refused(folders: tuple[Path, Path]) -> None
 
 def test_a_draw_has_a_map_for_each_of_the_models(generator: Generator) -> None:
     assert generator.micro_batch == 8
-    drawn = generator.draw(0, 1, 1.0)
+    drawn = generator.draw(0, 1, Choice())
     assert [tuple(values.shape) for values in drawn] == [(8, *grid) for grid in GRIDS]
     assert generator.vqvae.num_embeddings == tuple(SIZES)
     for values, size in zip(drawn, SIZES, strict=True):
@@ -61,7 +62,7 @@ def test_a_draw_has_a_map_for_each_of_the_models(generator: Generator) -> None:
 
 
 def test_decoded_are_intensities_and_labels(generator: Generator) -> None:
-    drawn = generator.draw(0, 0, 1.0)
+    drawn = generator.draw(0, 0, Choice())
     with torch.no_grad():
         outputs = generator.vqvae.decode(drawn)
     found = generator.decode(drawn)
@@ -73,26 +74,26 @@ def test_decoded_are_intensities_and_labels(generator: Generator) -> None:
 
 
 def test_a_sample_is_the_same_whichever_others_are_asked_for(generator: Generator) -> None:
-    some = generator.sample(0, [17, 2, 3], 1.0)
+    some = generator.sample(0, [17, 2, 3], Choice())
     assert some.shape == (3, 2, *SPACE)
-    assert (generator.sample(0, [2], 1.0)[0] == some[1]).all()
-    assert (generator.sample(0, [17], 1.0)[0] == some[0]).all()
+    assert (generator.sample(0, [2], Choice())[0] == some[1]).all()
+    assert (generator.sample(0, [17], Choice())[0] == some[0]).all()
     assert not (some[0] == some[1]).all()
     assert not (some[1] == some[2]).all()
-    assert not (generator.sample(1, [2], 1.0)[0] == some[1]).all()
+    assert not (generator.sample(1, [2], Choice())[0] == some[1]).all()
 
 
 def test_a_sample_is_the_decoded_draw_of_its_number(generator: Generator) -> None:
     rows = encode(COVARIATES, [{"age": 70, "site": "b"}] * 8)
-    expected = generator.decode(generator.draw(4, 1, 0.8, rows=rows))[3]
-    found = generator.sample(4, [11], 0.8, {"age": 70, "site": "b"})
+    expected = generator.decode(generator.draw(4, 1, Choice(0.8), rows=rows))[3]
+    found = generator.sample(4, [11], Choice(0.8), {"age": 70, "site": "b"})
     assert np.array_equal(found[0], expected)
 
 
 def test_covariates_change_the_samples(generator: Generator) -> None:
-    of_nobody = generator.sample(0, [2, 5], 1.0)
-    assert np.array_equal(generator.sample(0, [2, 5], 1.0, {}), of_nobody)
-    old, young = (generator.sample(0, [2, 5], 1.0, {"age": age}) for age in (75, 25))
+    of_nobody = generator.sample(0, [2, 5], Choice())
+    assert np.array_equal(generator.sample(0, [2, 5], Choice(), {}), of_nobody)
+    old, young = (generator.sample(0, [2, 5], Choice(), {"age": age}) for age in (75, 25))
     for one, other in ((old, young), (old, of_nobody), (young, of_nobody)):
         assert not np.array_equal(one, other)
 
@@ -105,18 +106,18 @@ def test_unknown_covariates_are_refused(
     generator: Generator, covariates: dict[str, object], fault: str
 ) -> None:
     with pytest.raises(ParamsError, match=fault):
-        generator.sample(0, [0], 1.0, covariates)
+        generator.sample(0, [0], Choice(), covariates)
 
 
 def test_guidance_and_temperature_reach_the_draw(generator: Generator) -> None:
     rows = encode(COVARIATES, [{"age": 70, "site": "b"}] * 8)
-    plain = generator.draw(0, 0, 1.0, rows=rows)
-    guided = generator.draw(0, 0, 1.0, rows=rows, guidance=4.0)
-    cold = generator.draw(0, 0, 0.1, rows=rows)
+    plain = generator.draw(0, 0, Choice(), rows=rows)
+    guided = generator.draw(0, 0, Choice(1.0, guidance=4.0), rows=rows)
+    cold = generator.draw(0, 0, Choice(0.1), rows=rows)
     for other in (guided, cold):
         assert any(not torch.equal(a, b) for a, b in zip(plain, other, strict=True))
     counted: list[int] = []
-    generator.draw(0, 0, 1.0, progress=counted.append)
+    generator.draw(0, 0, Choice(), progress=counted.append)
     assert sum(counted) == 24 + 24 + 6 + 6
 
 

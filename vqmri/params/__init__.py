@@ -136,6 +136,12 @@ class Sample(Section):
     count: PositiveInt = Field(description="number of synthetic scans")
     seed: Seed = Field(description="with a sample's number it decides that sample")
     temperature: PositiveFloat = Field(description="divides the logits before each draw")
+    top_k: PositiveInt | None = Field(
+        None, description="draw from so many of the likeliest codes only; null: from all"
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="draw from the fewest codes of this probability together; null: from all"
+    )
     suffix: BidsSuffix = Field("T1w", description="BIDS suffix of the synthetic scans")
     covariates: dict[str, Value | Annotated[list[Value], Field(min_length=1)]] = Field(
         {}, description="of the synthetic subjects; a list is gone through sample by sample"

@@ -1,11 +1,13 @@
-"""Draw from the prior, position by position; here with one full forward pass for each.
+"""Draw from the prior: what a draw is, and two plain ways to make it.
 
-That is the plain reference. What gives the logits is a *stepper*, and `cached_sampler` has the fast
-one; the draw itself is the same code.
+`one_by_one` is the reference: one full forward pass for each position. `jacobi` is independent of
+it, and takes as many passes as the codes need to settle. `cached_sampler` is the fast one. All give
+the same codes from the same noise.
 """
 
-from abc import ABC, abstractmethod
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,56 +15,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vqmri.prior.choice import Choice, choose_all
 from vqmri.prior.covariates import Rows
 from vqmri.prior.gain import GaussianGain
 from vqmri.prior.hierarchy import Prior
 from vqmri.prior.pixelcnn import PixelCNN
 
 
-class Stepper(ABC):
-    """Logits of a map's positions, one after the other in raster order."""
-
-    @abstractmethod
-    def __init__(self, net: PixelCNN, condition: Tensor | None, batch: int) -> None:
-        """Begin; `net` is in evaluation mode, `condition` is what it is given."""
-
-    @abstractmethod
-    def logits(self, position: tuple[int, ...]) -> Float[Tensor, "batch num_embeddings"]:
-        """Logits of the next position, given the codes accepted so far."""
-
-    @abstractmethod
-    def accept(self, position: tuple[int, ...], codes: Int[Tensor, " batch"]) -> None:
-        """The codes at that position."""
-
-
-class FullForward(Stepper):
-    """The reference: the whole net for each position, over all planes that can matter."""
-
-    def __init__(self, net: PixelCNN, condition: Tensor | None, batch: int) -> None:
-        self._net, self._condition = net, condition
-        grid = net.position.shape[2:]
-        self._codes = torch.zeros(batch, *grid, dtype=torch.long, device=net.position.device)
-
-    def logits(self, position: tuple[int, ...]) -> Float[Tensor, "batch num_embeddings"]:
-        planes = position[0] + 1  # later planes cannot matter: the net is causal
-        known = None if self._condition is None else self._condition[:, :, :planes]
-        return self._net(self._codes[:, :planes], known)[of_all(position)]
-
-    def accept(self, position: tuple[int, ...], codes: Int[Tensor, " batch"]) -> None:
-        self._codes[of_all(position)[1:]] = codes
-
-
-def of_all(position: tuple[int, ...]) -> tuple[Any, ...]:
-    """Index of a position in (batch, feature, *grid), for all items and features."""
-    return (slice(None), slice(None), *position)
-
-
 class Drawing:
     """Counter-based noise: what sample `number` of `seed` meets at each position of each map.
 
-    Gumbel noise makes a categorical draw an argmax: argmax(logits / T + g) has the distribution
-    softmax(logits / T). The stream of (seed, number, map) is a Philox generator of its own, so a
-    sample does not depend on which others are drawn beside it or on where a run was resumed.
+    The stream of (seed, number, map) is a Philox generator of its own, so a sample does not depend
+    on which others are drawn beside it or on where a run was resumed.
     """
 
     def __init__(self, seed: int, numbers: Sequence[int], index: int) -> None:
@@ -71,17 +35,120 @@ class Drawing:
             for number in numbers
         ]
 
-    def gumbel(
-        self, positions: int, num_embeddings: int
-    ) -> Float[np.ndarray, "batch positions num_embeddings"]:
-        """Noise of the next positions, float64."""
-        shape = (positions, num_embeddings)
-        uniform = np.stack([stream.random(shape) for stream in self._streams])
-        return -np.log(-np.log(np.maximum(uniform, np.finfo(np.float64).tiny)))
+    def exponential(self, shape: Sequence[int]) -> Float[np.ndarray, "sample ..."]:
+        """The next standard exponential noise of each sample, float32; see `choose`."""
+        noise = [stream.standard_exponential(shape, dtype=np.float32) for stream in self._streams]
+        return np.stack(noise)
 
-    def normal(self, grid: Sequence[int]) -> Float[np.ndarray, "batch *grid"]:
+    def normal(self, grid: Sequence[int]) -> Float[np.ndarray, "sample *grid"]:
         """Standard normal noise of a whole grid, float64."""
         return np.stack([stream.standard_normal(tuple(grid)) for stream in self._streams])
+
+
+@dataclass(frozen=True)
+class Task:
+    """One map to draw for some samples.
+
+    net: in evaluation mode
+    condition: what it is given, (item, feature, *grid) or None. A sample is one item, or two for
+        guidance: with the covariates and then without
+    given: first codes of each sample in raster order, which are not drawn
+    drawing: at its beginning
+    progress: is told of positions done
+    """
+
+    net: PixelCNN
+    condition: Tensor | None
+    given: Int[np.ndarray, "sample first"]
+    drawing: Drawing
+    choice: Choice
+    progress: Callable[[int], object]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Positions per axis."""
+        return tuple(self.net.position.shape[2:])
+
+    @property
+    def slab(self) -> tuple[int, ...]:
+        """Rows and voxels of a plane; in 2D there is one plane."""
+        return self.grid[-2:]
+
+    @property
+    def num_planes(self) -> int:
+        """Planes of the grid."""
+        return math.prod(self.grid[:-2])
+
+    @property
+    def ways(self) -> int:
+        """Items of each sample."""
+        return 1 if self.condition is None else len(self.condition) // len(self.given)
+
+    def start(self) -> Int[np.ndarray, "sample *grid"]:
+        """Codes of the whole grid: those given, then zeros."""
+        codes = np.zeros((len(self.given), math.prod(self.grid)), np.int64)
+        codes[:, : self.given.shape[1]] = self.given
+        return codes.reshape(-1, *self.grid)
+
+    def noise(self) -> Float[np.ndarray, "sample row voxel num_embeddings"]:
+        """Noise of the next plane, counted from the first."""
+        return self.drawing.exponential((*self.slab, self.net.embedding.num_embeddings))
+
+
+def one_by_one(task: Task) -> Int[Tensor, "sample *grid"]:
+    """The reference: for each position the whole net, over all planes that can matter."""
+    device = task.net.position.device
+    codes = torch.from_numpy(task.start()).to(device)
+    first = task.given.shape[1]
+    noise = torch.empty(0)
+    for number, position in enumerate(np.ndindex(*task.grid)):
+        if number % math.prod(task.slab) == 0:
+            noise = torch.from_numpy(task.noise()).to(device)
+        if number >= first:
+            planes = position[0] + 1  # later planes cannot matter: the net is causal
+            known = None if task.condition is None else task.condition[:, :, :planes]
+            logits = task.net(codes[:, :planes].repeat_interleave(task.ways, 0), known)
+            found = logits[_of_all(position)].unflatten(0, (-1, task.ways))
+            codes[(slice(None), *position)] = choose_all(
+                found.movedim(1, 0), noise[(slice(None), *position[-2:])], task.choice
+            )
+        task.progress(1)
+    return codes
+
+
+def _of_all(position: tuple[int, ...]) -> tuple[Any, ...]:
+    """Index of a position in (batch, feature, *grid), for all items and features."""
+    return (slice(None), slice(None), *position)
+
+
+def jacobi(task: Task) -> Int[Tensor, "sample *grid"]:
+    """Choose all codes anew from all codes until nothing changes (Song et al. 2021, Algorithm 1).
+
+    What is left is its own choice at every position, and as the net is causal there is only one
+    such grid: position i is right after i + 1 passes at the latest (arXiv:2002.03629).
+    """
+    net, device = task.net, task.net.position.device
+    noise = np.stack([task.noise() for _ in range(task.num_planes)], axis=1)
+    noise = torch.from_numpy(noise).to(device).flatten(1, 3)
+    codes = torch.from_numpy(task.start()).to(device)
+    settled = first = task.given.shape[1]
+    task.progress(first)
+    while settled < math.prod(task.grid):
+        logits = net(codes.repeat_interleave(task.ways, 0), task.condition)
+        found = logits.flatten(2).movedim(1, 2).unflatten(0, (-1, task.ways))
+        chosen = choose_all(found.movedim(1, 0), noise, task.choice)
+        chosen[:, :first] = codes.flatten(1)[:, :first]
+        changed = (chosen != codes.flatten(1)).any(dim=0).nonzero()
+        # What stands before a change was chosen from codes that are final, and so is the change.
+        done = int(changed[0]) + 1 if len(changed) else math.prod(task.grid)
+        task.progress(done - settled)
+        settled = done
+        codes = chosen.reshape(codes.shape)
+    return codes
+
+
+MapSampler = Callable[[Task], Tensor]
+"""Gives the codes of a task, (sample, *grid) on the device of the net."""
 
 
 @torch.no_grad()
@@ -90,97 +157,78 @@ def draw(
     *,
     seed: int,
     numbers: Sequence[int],
-    temperature: float,
+    choice: Choice,
     rows: Rows | None = None,
-    guidance: float = 1.0,
-    stepper: type[Stepper] = FullForward,
+    given: Sequence[Tensor] | None = None,
+    sampler: MapSampler = one_by_one,
     progress: Callable[[int], object] = lambda positions: None,
 ) -> list[Tensor]:
-    """Draw the samples `numbers`: each map, finest first, (batch, *grid).
+    """Draw the samples `numbers`: each map, finest first, (sample, *grid).
 
-    A categorical draw at every position in raster order, from the top map down. `temperature`
-    divides the logits before the noise is added; at 0 there is no draw but the likeliest value at
-    each position. `rows` are the samples' covariates, None for nothing known. `guidance` w takes
-    logits u + w(c − u) of those with the covariates, c, and without, u (Ho & Salimans 2022): 1 is
-    the prior itself. `progress` is told of positions done.
+    A categorical draw at every position in raster order, from the top map down. `rows` are the
+    samples' covariates, None for nothing known. `progress` is told of positions done.
+
+    `given` completes scans that have begun: for each map the first values of each sample in raster
+    order, (sample, first). What is drawn after them has exactly the prior's distribution given
+    them. It is no way to fill a hole: values behind the hole would not steer it, because a draw is
+    conditioned on the past only. Raises ValueError if a map has some while one above it lacks some.
 
     Float32 products differ in the last bits with the size of the batch: for the same sample from
     the same number, draw it in the same slot of a batch of the same size.
     """
     rows = prior.unknown(len(numbers)) if rows is None else rows.to(prior.device)
+    ways = [rows]
+    if choice.guidance != 1.0 and prior.covariates:
+        ways.append(prior.unknown(len(numbers)))
+    firsts = _firsts(prior, len(numbers), given)
     values: list[Tensor] = [torch.empty(0)] * len(prior.grids)
     for index in reversed(range(len(prior.grids))):
-        noise = Drawing(seed, numbers, index)
-        if isinstance(prior.maps[index], GaussianGain):
-            values[index] = _draw_gains(prior, index, values, noise, temperature)
-        else:
-            steps = _Guided(prior, index, values, rows, guidance, stepper)
-            values[index] = _draw_codes(prior, index, steps, noise, temperature, progress)
+        drawing, first = Drawing(seed, numbers, index), firsts[index]
+        net = prior.maps[index]
+        if isinstance(net, GaussianGain):
+            values[index] = _draw_gains(prior, index, values, drawing, choice.temperature, first)
+            continue
+        assert isinstance(net, PixelCNN)
+        conditions = [prior.condition(index, values, way) for way in ways]
+        known = [condition for condition in conditions if condition is not None]
+        task = Task(
+            net=net,
+            condition=torch.stack(known, 1).flatten(0, 1) if known else None,
+            given=first.cpu().numpy(),
+            drawing=drawing,
+            choice=choice,
+            progress=progress,
+        )
+        values[index] = sampler(task)
     return values
 
 
-class _Guided:
-    """Steps of one map, with the covariates and, where guidance asks for it, also without."""
-
-    def __init__(
-        self,
-        prior: Prior,
-        index: int,
-        values: Sequence[Tensor],
-        rows: Rows,
-        guidance: float,
-        stepper: type[Stepper],
-    ) -> None:
-        net = prior.maps[index]
-        assert isinstance(net, PixelCNN)
-        self.batch = len(rows)
-        self._guidance = guidance
-        known = [rows] if guidance == 1.0 else [rows, prior.unknown(self.batch)]
-        conditions = [prior.condition(index, values, each) for each in known]
-        self._steppers = [stepper(net, condition, self.batch) for condition in conditions]
-
-    def logits(self, position: tuple[int, ...]) -> Float[np.ndarray, "batch num_embeddings"]:
-        """float64, on the CPU."""
-        found = [s.logits(position).double().cpu().numpy() for s in self._steppers]
-        if len(found) == 1:
-            return found[0]
-        return found[1] + self._guidance * (found[0] - found[1])
-
-    def accept(self, position: tuple[int, ...], codes: Int[Tensor, " batch"]) -> None:
-        for stepper in self._steppers:
-            stepper.accept(position, codes)
+def _firsts(prior: Prior, count: int, given: Sequence[Tensor] | None) -> list[Tensor]:
+    """What is given of each map, with empty ones for nothing."""
+    if given is None:
+        return [torch.empty(count, 0, dtype=torch.long) for _ in prior.grids]
+    for index, grid in enumerate(prior.grids[1:]):
+        if given[index].shape[1] and given[index + 1].shape[1] < math.prod(grid):
+            raise ValueError(
+                f"map {index} has given values while map {index + 1}, on which they depend, is not "
+                "given as a whole"
+            )
+    return list(given)
 
 
 def _draw_gains(
-    prior: Prior, index: int, values: Sequence[Tensor], noise: Drawing, temperature: float
+    prior: Prior,
+    index: int,
+    values: Sequence[Tensor],
+    drawing: Drawing,
+    temperature: float,
+    given: Tensor,
 ) -> Tensor:
     """Unquantised gains, each from the Gaussian of its code; `temperature` divides its log."""
     model = prior.maps[index]
     assert isinstance(model, GaussianGain)
     codes = values[index + 1]
-    normal = torch.from_numpy(noise.normal(prior.grids[index])).float().to(prior.device)
-    return model.mean[codes] + model.std[codes] * normal * temperature**0.5
-
-
-def _draw_codes(
-    prior: Prior,
-    index: int,
-    steps: _Guided,
-    noise: Drawing,
-    temperature: float,
-    progress: Callable[[int], object],
-) -> Tensor:
-    grid, number = prior.grids[index], prior.num_embeddings[index]
-    drawn = torch.zeros(steps.batch, *grid, dtype=torch.long)
-    for row in np.ndindex(*grid[:-1]):
-        gumbel = noise.gumbel(grid[-1], number) if temperature > 0 else None
-        for last in range(grid[-1]):
-            position = (*row, last)
-            scores = steps.logits(position)
-            if gumbel is not None:
-                scores = scores / temperature + gumbel[:, last]
-            codes = torch.from_numpy(scores.argmax(axis=1))
-            drawn[(slice(None), *position)] = codes
-            steps.accept(position, codes.to(prior.device))
-        progress(grid[-1])
-    return drawn.to(prior.device)
+    normal = torch.from_numpy(drawing.normal(prior.grids[index])).float().to(prior.device)
+    gains = model.mean[codes] + model.std[codes] * normal * temperature**0.5
+    gains.flatten(1)[:, : given.shape[1]] = given
+    return gains

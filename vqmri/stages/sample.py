@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from vqmri.build.sample import choice
 from vqmri.codes import CodeWriter, code_maps
 from vqmri.errors import ParamsError
 from vqmri.layout import MADE_BY, Layout
@@ -25,7 +26,7 @@ from vqmri.scans import bids, idx
 from vqmri.scans.volume import Channel
 from vqmri.training.generator import Generator
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 IMAGES, TABLE = "images.idx.gz", "samples.tsv"
 
 
@@ -88,7 +89,9 @@ def sample(
             )
             for start in range(0, settings.count, size)
         ]
-        drawn = sum(each(sample_batch, batches))
+        with tqdm(total=settings.count, desc="sample", unit="sample") as bar:
+            for done in each(sample_batch, batches):
+                bar.update(done)
         writer.finish(
             {
                 "downsamplings": list(model.downsamplings),
@@ -99,7 +102,7 @@ def sample(
             }
         )
         _describe(work.out, work.state, generator, rows)
-    return {"samples": drawn}
+    return {"samples": settings.count}
 
 
 def _may_write(out: Path, data: Layout, raw: str) -> None:
@@ -147,15 +150,14 @@ def _draw(batch: Batch) -> bytes:
     rows = [covariates_of(settings, number) for number in slots]
     known = encode(generator.prior.covariates, rows, extrapolate=settings.extrapolate)
     positions = sum(int(np.prod(grid)) for grid in generator.prior.grids)
-    title = f"sample {numbers[0]}-{numbers[-1]}"
-    with tqdm(total=positions, desc=title, unit="position", mininterval=1.0, leave=False) as bar:
+    title = f"samples {numbers[0]}-{numbers[-1]}"
+    with tqdm(total=len(numbers), desc=title, unit="sample", mininterval=1.0, leave=False) as bar:
         codes = generator.draw(
             settings.seed,
             batch.number,
-            settings.temperature,
+            choice(settings),
             rows=known,
-            guidance=settings.guidance,
-            progress=bar.update,
+            progress=lambda done: bar.update(len(numbers) * done / positions),
         )
     volumes = generator.decode(codes)[: len(numbers)]
     drawn = [values[: len(numbers)].cpu().numpy() for values in codes]
@@ -174,6 +176,8 @@ def _write_scan(
         "Seed": settings.seed,
         "Number": number,
         "Temperature": settings.temperature,
+        "TopK": settings.top_k,
+        "TopP": settings.top_p,
         "Guidance": settings.guidance,
         "VQVAEWeights": generator.about["weights"],
         "PriorWeights": generator.prior_about["weights"],

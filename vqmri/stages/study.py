@@ -26,6 +26,7 @@ from vqmri.layout import Layout
 from vqmri.outputs import Identity, publishing, replace_file
 from vqmri.outputs.manifest import digest
 from vqmri.params import Params, Study
+from vqmri.prior.choice import Choice
 from vqmri.prior.covariates import known_rows
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.quantizers import Quantized, Quantizer
@@ -34,7 +35,7 @@ from vqmri.scans.store import VolumeStore
 from vqmri.scans.volume import Record, code_box
 from vqmri.training.generator import Generator
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TABLE, DECODED = "study.json", "decoded.npz"
 SHOWN = 8
 """Items of each way of which a middle slice is kept for the picture."""
@@ -302,7 +303,7 @@ def draw_batch(batch: Batch) -> str:
         rows = torch.full((generator.micro_batch, len(generator.prior.covariates)), torch.nan)
         given = torch.tensor(batch.rows).reshape(len(batch.rows), rows.shape[1])
         rows[: len(given)] = given
-        maps = generator.draw(batch.seed, batch.number, batch.temperature, rows=rows)
+        maps = generator.draw(batch.seed, batch.number, Choice(batch.temperature), rows=rows)
         names = generator.vqvae.map_names
         replace_file(path, _npz(dict(zip(names, maps, strict=True))))
     return str(path)

@@ -14,10 +14,12 @@ from mlflow.pyfunc import PythonModel
 
 class GeneratorModel(PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
+        from vqmri.prior.choice import Choice
         from vqmri.training.generator import Generator
 
         folders = context.artifacts
         self._generator = Generator(Path(folders["vqvae"]), Path(folders["prior"]))
+        self._choice = Choice()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> np.ndarray:
         """One row per sample to (row, channel, *space) as ingested.
@@ -31,7 +33,7 @@ class GeneratorModel(PythonModel):  # type: ignore[misc]
             seed, first = group["seed"].iloc[0], group.iloc[0]
             known = {name: first[name] for name in names if pd.notna(first[name])}
             numbers = [int(n) for n in group["number"]]
-            drawn = self._generator.sample(int(str(seed)), numbers, 1.0, known)
+            drawn = self._generator.sample(int(str(seed)), numbers, self._choice, known)
             volumes |= dict(zip(group.index, drawn, strict=True))
         return np.stack([volumes[row] for row in rows.index])
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from vqmri.errors import IntegrityError
 from vqmri.prior import Prior
-from vqmri.prior.cached_sampler import Incremental
+from vqmri.prior.cached_sampler import cached
+from vqmri.prior.choice import Choice
 from vqmri.prior.covariates import Rows, encode
 from vqmri.prior.sampler import draw
 from vqmri.training.device import choose_device
@@ -61,10 +62,9 @@ class Generator:
         self,
         seed: int,
         batch: int,
-        temperature: float,
+        choice: Choice,
         *,
         rows: Rows | None = None,
-        guidance: float = 1.0,
         progress: Callable[[int], object] = lambda positions: None,
     ) -> list[Tensor]:
         """Each map of one micro-batch's samples, finest first, (slot, *grid).
@@ -76,10 +76,9 @@ class Generator:
             self.prior,
             seed=seed,
             numbers=numbers,
-            temperature=temperature,
+            choice=choice,
             rows=rows,
-            guidance=guidance,
-            stepper=Incremental,
+            sampler=cached,
             progress=progress,
         )
 
@@ -93,7 +92,7 @@ class Generator:
         self,
         seed: int,
         numbers: Sequence[int],
-        temperature: float,
+        choice: Choice,
         covariates: Mapping[str, Any] | None = None,
     ) -> Float[np.ndarray, "sample channel *space"]:
         """The synthetic volumes of some numbers, in their order, all of the same covariates.
@@ -103,6 +102,6 @@ class Generator:
         rows = encode(self.prior.covariates, [covariates or {}] * self.micro_batch)
         volumes: dict[int, np.ndarray] = {}
         for batch in sorted({number // self.micro_batch for number in numbers}):
-            decoded = self.decode(self.draw(seed, batch, temperature, rows=rows))
+            decoded = self.decode(self.draw(seed, batch, choice, rows=rows))
             volumes |= {batch * self.micro_batch + slot: v for slot, v in enumerate(decoded)}
         return np.stack([volumes[number] for number in numbers])
