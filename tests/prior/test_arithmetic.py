@@ -47,10 +47,10 @@ def test_gates_silu_and_softmax(dtype: type, tolerance: float) -> None:
 @pytest.mark.parametrize(("size", "outputs"), [(1, 1), (8, 5), (19, 33)])
 def test_products(dtype: type, tolerance: float, rows: int, size: int, outputs: int) -> None:
     random = np.random.default_rng(0)
-    x = random.normal(size=(rows, size)).astype(dtype)
-    weight = random.normal(size=(size, outputs)).astype(dtype)
+    x: np.ndarray = random.normal(size=(rows, size)).astype(dtype)
+    weight: np.ndarray = random.normal(size=(size, outputs)).astype(dtype)
     expected = x.astype(np.float64) @ weight
-    out = np.full((rows, outputs), np.nan, dtype)
+    out: np.ndarray = np.full((rows, outputs), np.nan, dtype)
     multiply(out, x, weight)
     np.testing.assert_allclose(out, expected, rtol=0, atol=tolerance * 20)
     add_product(out[0], x[0], weight)

@@ -162,7 +162,8 @@ FAULTS = {
         "plane_loop", "copy(given, links[item, voxel])", "copy(given, 0 * links[item, voxel])",
     ),
     "no link from planes to rows": (
-        "plane_loop", "add(sums[item, voxel], terms.sums[", "add(sums[item, voxel], 0 * terms.sums[",
+        "plane_loop", "add(sums[item, voxel], terms.sums[",
+        "add(sums[item, voxel], 0 * terms.sums[",
     ),
     "no link from planes to voxels": (
         "plane_loop", "add(given, terms.sums[", "add(given, 0 * terms.sums[",
@@ -186,11 +187,12 @@ FAULTS = {
     "an attention that misses the last position": (
         "plane_loop", "scratch.attention[: position + 1]", "scratch.attention[: max(position, 1)]",
     ),
-    "keys one position too early": (
-        "plane_loop", "memory[head, c, position + 1]", "memory[head, c, position]",
+    "keys of the first head in all": (
+        "plane_loop", "vector[head * part + c]", "vector[c]",
     ),
     "an attention that does not see the code": (
-        "plane_loop", "scratch.known[number, item, 2 * channels :]", "scratch.known[number, item, :0]",
+        "plane_loop", "scratch.known[number, item, 2 * channels :]",
+        "scratch.known[number, item, :0]",
     ),
     "another item's condition": (
         "plane_loop", "(first + item) % terms.conditions.shape[1]", "0 % terms.conditions.shape[1]",
@@ -209,7 +211,8 @@ FAULTS = {
         "cached_sampler", "torch.from_numpy(embedded) if plane else None", "None",
     ),
     "noise of one plane too late": (
-        "cached_sampler", "                task.noise(),", "                task.noise() * 0 + task.noise(),",
+        "cached_sampler", "                task.noise(),",
+        "                task.noise() * 0 + task.noise(),",
     ),
     "what was given drawn anew": (
         "cached_sampler", "                task.given.shape[1],\n", "                0,\n",
@@ -237,13 +240,12 @@ def faulty(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     path = Path(vqmri.prior.__file__).parent / f"{module}.py"
     source = path.read_text(encoding="utf-8")
     assert not text or source.count(text) == 1
-    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
     changed = ModuleType(f"{module}_with_a_fault")
     changed.__dict__["_kept"] = _Kept()
-    exec(
-        compile(source.replace(text, fault) if text else source, str(path), "exec"),
-        changed.__dict__,
-    )
+    mended = source.replace(text, fault) if text else source
+    with monkeypatch.context() as patch:
+        patch.setattr(numba.config, "DISABLE_JIT", True)
+        exec(compile(mended, str(path), "exec"), changed.__dict__)
     if module == "cached_sampler":
         return changed.__dict__["cached"]
     part = {"plane_loop": "draw_plane", "plane_stream": "PlaneStream"}[module]

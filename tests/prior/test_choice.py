@@ -1,5 +1,7 @@
 """A code from logits: the compiled choice, the one in PyTorch, and what they must amount to."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -96,7 +98,7 @@ def test_a_change_in_the_last_bits_changes_hardly_any_draw() -> None:
         ({"top_p": 1.1}, "top_p 1.1"),
     ],
 )
-def test_numbers_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
+def test_numbers_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Choice(**options)
 

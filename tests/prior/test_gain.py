@@ -5,6 +5,7 @@ from scipy.stats import norm
 
 from tests.prior.cases import prior, random_maps
 from vqmri.prior import Prior, nats_per_code
+from vqmri.prior.choice import Choice
 from vqmri.prior.gain import MIN_STD, GaussianGain
 from vqmri.prior.sampler import Drawing, draw
 
@@ -101,7 +102,7 @@ def test_the_lower_map_depends_on_the_gain_as_on_a_number() -> None:
 def test_gains_are_drawn_from_the_gaussian_of_their_code(temperature: float) -> None:
     module, _ = fitted()
     numbers = [4, 0, 9]
-    drawn = draw(module, seed=5, numbers=numbers, temperature=temperature)
+    drawn = draw(module, seed=5, numbers=numbers, choice=Choice(temperature))
     gain = module.maps[1]
     assert isinstance(gain, GaussianGain)
     noise = torch.from_numpy(Drawing(5, numbers, 1).normal(GRIDS[1]))

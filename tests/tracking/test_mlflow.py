@@ -71,12 +71,13 @@ def test_registered_models_reconstruct_and_sample_without_a_project(
 
     import numpy as np
 
+    from vqmri.prior.choice import Choice
     from vqmri.training.generator import Generator
 
     drawn = np.load(elsewhere / "drawn.npy")
     generator = Generator(finished.output("vqvae"), finished.output("prior"))
-    assert (drawn[[0, 2]] == generator.sample(0, [3, 0], 1.0)).all()
-    assert (drawn[1] == generator.sample(7, [0], 1.0)[0]).all()
+    assert (drawn[[0, 2]] == generator.sample(0, [3, 0], Choice())).all()
+    assert (drawn[1] == generator.sample(7, [0], Choice())[0]).all()
     assert not list((tmp_path / "mlruns").rglob("*.pkl"))
 
 

@@ -134,6 +134,6 @@ def test_a_prior_without_covariates_takes_none(
         about["about"],
     )
     found = Generator(vqvae, plain)
-    assert found.sample(0, [1], 1.0).shape == (1, 2, *SPACE)
+    assert found.sample(0, [1], Choice()).shape == (1, 2, *SPACE)
     with pytest.raises(ParamsError, match="trained without conditions"):
-        found.sample(0, [1], 1.0, {"age": 30})
+        found.sample(0, [1], Choice(), {"age": 30})

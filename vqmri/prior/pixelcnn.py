@@ -96,6 +96,7 @@ class PixelCNN(nn.Module):
         conv = partial(convolution, dims)
         self.embedding = nn.Embedding(num_embeddings, channels)
         self.dropout = dropout
+        self.heads = heads
         self.position = nn.Parameter(torch.zeros(1, channels, *grid))
         self.condition = conv(condition_channels, channels) if condition_channels else None
         self.layers = nn.ModuleList(

@@ -24,27 +24,6 @@ Array = np.ndarray
 """Of one precision throughout, and contiguous."""
 
 
-class Weights(NamedTuple):
-    """Of a PixelCNN's row and voxel streams, transposed so that a vector stands on the left."""
-
-    row: Array  # (layer, kernel·(2·radius + 1)·channels, 2·channels)
-    row_link: Array  # (layer, 2·channels, 2·channels)
-    voxel: Array  # (layer, kernel·channels, 2·channels)
-    out: Array  # (layer, channels, 2·channels): residual and skip
-    out_bias: Array  # (layer, 2·channels)
-    head: Array  # (channels, 2·channels)
-    head_bias: Array
-    logits: Array  # (2·channels, num_embeddings)
-    logits_bias: Array
-    embedding: Array  # (num_embeddings, channels)
-    attention: Array  # (layer,) int: which attention follows, −1 for none
-    query: Array  # (attention, 2·channels, channels)
-    query_bias: Array
-    held: Array  # (attention, 3·channels, 2·channels): keys and values
-    held_bias: Array
-    attended: Array  # (attention, channels, channels)
-
-
 class Terms(NamedTuple):
     """What a plane's rows and voxels are given, (layer, item, row, voxel, 2, 2·channels).
 
@@ -106,6 +85,7 @@ def draw_plane(
 
     A sample is one item, or two for guidance: with the covariates and then without.
 
+    weights: `RowWeights` of arrays
     context: (item or 1, row, voxel, channels)
     noise: (sample, row, voxel, num_embeddings), standard exponential
     choice: `Choice.plain`
@@ -173,7 +153,7 @@ def _enter_row(weights: Any, terms: Any, embedded: Any, scratch: Any, first: int
 
     first: number of the first item
     """
-    layers, kernel, items, width, _ = scratch.rows.shape
+    layers, _, items, width, _ = scratch.rows.shape
     length = embedded.shape[2]
     radius = (width - length) // 2
     sums, links = scratch.row_sums, scratch.row_links

@@ -128,8 +128,8 @@ def jacobi(task: Task) -> Int[Tensor, "sample *grid"]:
     such grid: position i is right after i + 1 passes at the latest (arXiv:2002.03629).
     """
     net, device = task.net, task.net.position.device
-    noise = np.stack([task.noise() for _ in range(task.num_planes)], axis=1)
-    noise = torch.from_numpy(noise).to(device).flatten(1, 3)
+    planes = [torch.from_numpy(task.noise()).flatten(1, 2) for _ in range(task.num_planes)]
+    noise = torch.cat(planes, dim=1).to(device)
     codes = torch.from_numpy(task.start()).to(device)
     settled = first = task.given.shape[1]
     task.progress(first)

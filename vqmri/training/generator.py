@@ -14,6 +14,7 @@ from vqmri.prior import Prior
 from vqmri.prior.cached_sampler import cached
 from vqmri.prior.choice import Choice
 from vqmri.prior.covariates import Rows, encode
+from vqmri.prior.graphed_sampler import graphed
 from vqmri.prior.sampler import draw
 from vqmri.training.device import choose_device
 from vqmri.training.model_folder import load_model
@@ -78,7 +79,7 @@ class Generator:
             numbers=numbers,
             choice=choice,
             rows=rows,
-            sampler=cached,
+            sampler=graphed if self.device.type == "cuda" else cached,
             progress=progress,
         )
 
