@@ -28,10 +28,10 @@ def test_the_exponential_neither_overflows_nor_underflows(dtype: type, tolerance
 
 @precisions
 def test_gates_silu_and_softmax(dtype: type, tolerance: float) -> None:
-    x = (np.random.default_rng(0).normal(size=38) * 20).astype(dtype)
+    x: np.ndarray = (np.random.default_rng(0).normal(size=38) * 20).astype(dtype)
     wide = x.astype(np.float64)
     sigmoid = 1 / (1 + np.exp(-wide))
-    out = np.empty(19, dtype)
+    out: np.ndarray = np.empty(19, dtype)
     gates(out, x)
     np.testing.assert_allclose(out, np.tanh(wide[:19]) * sigmoid[19:], rtol=0, atol=tolerance)
     y = x.copy()

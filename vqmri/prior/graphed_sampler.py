@@ -115,7 +115,8 @@ class _Rows:
             )
             codes = torch.where(self.drawn[voxel], chosen, self.codes[:, voxel])
             self.codes[:, voxel] = codes
-            vector = self._weights.embedding[codes].repeat_interleave(self._ways, 0)
+            vector = self._weights.embedding[codes].unsqueeze(1)
+            vector = vector.expand(-1, self._ways, -1).flatten(0, 1)
             self.embedded[:, voxel] = vector
             self._hold(known, vector)
             self.position += 1
