@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -122,6 +123,43 @@ def sample(out: Path | None, **options: object) -> None:
     changes = {name: value for name, value in options.items() if value not in (None, {})}
     metrics = run("sample", Path.cwd(), changes=changes, out=out)
     click.echo(json.dumps(metrics, sort_keys=True))
+
+
+@main.command()
+@click.argument("scan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--covariate",
+    "covariates",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_covariates,
+    help="Of the scan's subject, as sex=F; may be repeated. What is not named is unknown.",
+)
+@click.option(
+    "--extrapolate",
+    is_flag=True,
+    help="Allow a covariate outside the range of the training subjects.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Map to write, in .nii.gz, in place of SCAN_bits.nii.gz in the current folder.",
+)
+def score(scan: Path, **options: Any) -> None:
+    """Say how unusual SCAN, a NIfTI file, is under the published models, and map where.
+
+    Prints its exact −log2 p in bits. The map spreads the bits of each code over its voxels, and
+    their sum is the total. Each code is judged given the coarser codes and those before it in
+    raster order, so a surprise stands where it is first met.
+    """
+    from vqmri.params import PARAMS, Params
+
+    params = Params.load(Path(PARAMS))
+
+    from vqmri.layout import Layout
+    from vqmri.stages.score import score as of
+
+    click.echo(json.dumps(of(params, Layout(Path.cwd()), scan, **options), sort_keys=True))
 
 
 @main.command()
