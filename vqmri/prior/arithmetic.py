@@ -21,9 +21,18 @@ _LN2_LOW = -2.12194440054690583e-4
 _TERMS = tuple(1.0 / math.factorial(k) for k in range(12))
 
 
-def compiled() -> Callable[[Any], Any]:
-    """`numba.njit`, kept on disk where a folder for it can be written, else compiled anew."""
-    options = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
+def compiled(*, inner: bool = False) -> Callable[[Any], Any]:
+    """`numba.njit`, kept on disk where a folder for it can be written, else compiled anew.
+
+    inner: called by compiled code alone, so Python's way in need not be compiled
+    """
+    options = {
+        "nogil": True,
+        "fastmath": _FAST,
+        "error_model": "numpy",
+        "no_cpython_wrapper": inner,
+        "no_cfunc_wrapper": True,
+    }
 
     def decorate(function: Any) -> Any:
         function = unwrap(function)  # of a type checker's wrapper, which cannot be compiled
@@ -118,7 +127,8 @@ def multiply(out: Any, x: Any, weight: Any) -> None:
         np.dot(x, weight, out)
         return
     for row in range(x.shape[0]):
-        out[row] = 0
+        for c in range(out.shape[1]):
+            out[row, c] = 0
         add_product(out[row], x[row], weight)
 
 

@@ -13,6 +13,7 @@ Planes are PyTorch's (`plane_stream`), rows and voxels a compiled loop (`plane_l
 are spread over as many threads as PyTorch uses.
 """
 
+import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,7 +24,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from vqmri.prior.pixelcnn import PixelCNN
-from vqmri.prior.plane_loop import Memory, Terms, draw_plane
+from vqmri.prior.plane_loop import Memory, Terms, draw_plane, scratch
 from vqmri.prior.plane_stream import PlaneStream
 from vqmri.prior.row_weights import RowWeights, row_weights
 from vqmri.prior.sampler import Task
@@ -42,10 +43,14 @@ def cached(task: Task, logits: np.ndarray | None = None) -> Int[Tensor, "sample 
     memory = _memory(net, ways * count)
     codes = task.start().reshape(count, task.num_planes, *task.slab)
     embedded = np.zeros((ways * count, *task.slab, context.shape[1]), weights.row.dtype)
-    shape = (count, ways, *task.slab, len(weights.logits_bias))
-    found = np.empty(shape if logits is not None else (0,) * 5, weights.row.dtype)
+    shape = (ways * count, *task.slab, len(weights.logits_bias))
+    found = np.empty(shape if logits is not None else (0,) * 4, weights.row.dtype)
     threads = min(torch.get_num_threads(), count)
-    samples = [(count * i // threads, count * (i + 1) // threads) for i in range(threads)]
+    starts = [count * i // threads for i in range(threads + 1)]
+    scratches = [
+        scratch(weights, (stop - start) * ways, task.slab[1], math.prod(task.grid))
+        for start, stop in itertools.pairwise(starts)
+    ]
     with ThreadPoolExecutor(threads) as pool:
         for plane in range(task.num_planes):
             before = torch.from_numpy(embedded) if plane else None
@@ -64,11 +69,14 @@ def cached(task: Task, logits: np.ndarray | None = None) -> Int[Tensor, "sample 
                 plane * math.prod(task.slab),
                 task.given.shape[1],
             )
-            for _ in pool.map(run, samples):
+            for part in scratches:
+                part.rows.fill(0)
+            for _ in pool.map(run, starts, scratches):
                 pass
             codes[:, plane] = chosen
             if logits is not None:
-                logits.reshape(count, ways, task.num_planes, *found.shape[2:])[:, :, plane] = found
+                of_planes = logits.reshape(count, ways, task.num_planes, *shape[1:])
+                of_planes[:, :, plane] = found.reshape(count, ways, *shape[1:])
             task.progress(math.prod(task.slab))
     return torch.from_numpy(codes.reshape(count, *task.grid))
 

@@ -74,9 +74,12 @@ def choose(logits: Any, noise: Any, choice: Any, scores: Any) -> int:
     for k in range(number):
         scores[k] = exponential((scores[k] - highest) * scale)
     if 0 < top_k < number:
-        _drop_below(scores, np.sort(scores)[number - top_k])
+        _keep(scores, top_k, False)
     if top_p < 1:
-        _drop_below(scores, _last_of(scores, top_p))
+        total = scores.dtype.type(0)
+        for k in range(number):
+            total += scores[k]
+        _keep(scores, top_p * total, True)
     lowest = scores.dtype.type(np.inf)
     for k in range(number):
         scores[k] = noise[k] / scores[k]
@@ -84,7 +87,7 @@ def choose(logits: Any, noise: Any, choice: Any, scores: Any) -> int:
     return _first(scores, lowest)
 
 
-@compiled()
+@compiled(inner=True)
 def _first(scores: Any, value: Any) -> int:
     for k in range(scores.size):
         if scores[k] == value:
@@ -92,24 +95,25 @@ def _first(scores: Any, value: Any) -> int:
     raise ValueError("logits are not finite")
 
 
-@compiled()
-def _drop_below(scores: Any, lowest: Any) -> None:
+@compiled(inner=True)
+def _keep(scores: Any, enough: float, is_mass: bool) -> None:
+    """Set to zero all but the largest scores that are `enough` in number, or in their sum."""
+    lowest = scores.dtype.type(np.inf)
+    held = 0.0
+    while held < enough:
+        highest = scores.dtype.type(-1)  # of those not kept yet
+        for k in range(scores.size):
+            if scores[k] < lowest:
+                highest = max(highest, scores[k])
+        if highest <= 0:
+            return
+        lowest = highest
+        for k in range(scores.size):
+            if scores[k] == lowest:
+                held += scores[k] if is_mass else 1
     for k in range(scores.size):
         if scores[k] < lowest:
             scores[k] = 0
-
-
-@compiled()
-def _last_of(scores: Any, share: float) -> Any:
-    """The smallest of the fewest scores that make up `share` of the sum."""
-    ordered = np.sort(scores)
-    enough = share * ordered.sum()
-    k = scores.size - 1
-    held = ordered[k]
-    while held < enough and k > 0:
-        k -= 1
-        held += ordered[k]
-    return ordered[k]
 
 
 def choose_all(

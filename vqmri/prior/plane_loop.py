@@ -45,25 +45,60 @@ class Memory(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Written over again and again; a row of a window is what one product takes in."""
+    """Written over again and again, but for the rows, which must be zero when a plane begins.
 
-    rows: Array  # (layer, kernel, item, voxel + 2·radius, channels): the last rows, newest last
-    row_windows: Array  # (item, voxel, kernel·(2·radius + 1)·channels)
-    row_sums: Array  # (item, voxel, 2·channels)
-    row_links: Array  # (item, voxel, 2·channels)
-    given: Array  # (layer, voxel, item, 2·channels): what joins the voxel stream of this row
-    voxels: Array  # (layer, kernel − 1 + voxel, item, channels): the voxel stream of this row
-    windows: Array  # (item, kernel·channels)
-    sums: Array  # (item, 2·channels)
-    gated: Array  # (item, channels)
-    stream: Array  # (item, channels)
-    skips: Array  # (item, channels)
-    known: Array  # (attention, item, 3·channels): stream, context and embedded code
-    asking: Array  # (item, 2·channels): stream and context
-    query: Array  # (item, channels)
-    attention: Array  # (position + 1,)
-    logits: Array  # (item, num_embeddings)
-    scores: Array  # (num_embeddings,)
+    A row of a window is what one product takes in; `line` is a whole row of codes and its padding,
+    (voxel + 2·radius)·channels.
+    """
+
+    rows: Any  # (layer, kernel, item, line): the last rows, newest last
+    row_windows: Any  # (item·voxel, kernel·(2·radius + 1)·channels)
+    row_sums: Any  # (item·voxel, 2·channels)
+    row_links: Any  # (item·voxel, 2·channels)
+    given: Any  # (layer, voxel, item, 2·channels): what joins the voxel stream of this row
+    voxels: Any  # (layer, kernel − 1 + voxel, item, channels): the voxel stream of this row
+    windows: Any  # (item, kernel·channels)
+    sums: Any  # (item, 2·channels)
+    gated: Any  # (item, channels)
+    stream: Any  # (item, channels)
+    skips: Any  # (item, channels)
+    known: Any  # (attention, item, 3·channels): stream, context and embedded code
+    asking: Any  # (item, 2·channels): stream and context
+    query: Any  # (item, channels)
+    attention: Any  # (position + 1,)
+    logits: Any  # (item, num_embeddings)
+    scores: Any  # (num_embeddings,)
+
+
+def scratch(weights: Any, items: int, length: int, positions: int) -> Scratch:
+    """Zeros, for rows of `length` voxels of a grid of `positions`."""
+    layers, window, double = weights.row.shape
+    channels, codes = double // 2, len(weights.logits_bias)
+    kernel = weights.voxel.shape[1] // channels
+    line = (length - 1) * channels + window // kernel
+
+    def zeros(*shape: int) -> np.ndarray:
+        return np.zeros(shape, weights.row.dtype)
+
+    return Scratch(
+        rows=zeros(layers, kernel, items, line),
+        row_windows=zeros(items * length, window),
+        row_sums=zeros(items * length, double),
+        row_links=zeros(items * length, double),
+        given=zeros(layers, length, items, double),
+        voxels=zeros(layers, kernel - 1 + length, items, channels),
+        windows=zeros(items, kernel * channels),
+        sums=zeros(items, double),
+        gated=zeros(items, channels),
+        stream=zeros(items, channels),
+        skips=zeros(items, channels),
+        known=zeros(len(weights.query), items, 3 * channels),
+        asking=zeros(items, double),
+        query=zeros(items, channels),
+        attention=zeros(positions + 1),
+        logits=zeros(items, codes),
+        scores=zeros(codes),
+    )
 
 
 @compiled()
@@ -79,9 +114,10 @@ def draw_plane(
     logits: Any,
     first: int,
     given: int,
-    samples: Any,
+    start: int,
+    scratch: Any,
 ) -> None:
-    """Draw the codes of one plane of the samples in [samples[0], samples[1]), in place.
+    """Draw the codes of one plane of the samples from `start` on that `scratch` has room for.
 
     A sample is one item, or two for guidance: with the covariates and then without.
 
@@ -91,13 +127,12 @@ def draw_plane(
     choice: `Choice.plain`
     codes: (sample, row, voxel); the `given` first positions of the whole grid are kept
     embedded: (item, row, voxel, channels), of the codes; written
-    logits: (sample, way, row, voxel, num_embeddings) to be written, or empty
+    logits: (item, row, voxel, num_embeddings) to be written, or empty
     first: number of the plane's first position in the grid
     """
     count, num_rows, length = codes.shape
     ways = embedded.shape[0] // count
-    start, stop = samples
-    scratch = _scratch(weights, (stop - start) * ways, length, memory.keys)
+    items = scratch.logits.shape[0]
     for row in range(num_rows):
         _enter_row(weights, terms, embedded, scratch, start * ways, row)
         for voxel in range(length):
@@ -105,11 +140,12 @@ def draw_plane(
             _read(weights, memory, scratch, context, start * ways, row, voxel, position)
             if position >= given or logits.size:
                 _logits(weights, scratch)
-            for sample in range(start, stop):
-                mine = scratch.logits[(sample - start) * ways : (sample - start + 1) * ways]
-                if logits.size:
-                    logits[sample, :, row, voxel] = mine
+            if logits.size:
+                for item in range(items):
+                    copy(logits[start * ways + item, row, voxel], scratch.logits[item])
+            for sample in range(start, start + items // ways):
                 if position >= given:
+                    mine = scratch.logits[(sample - start) * ways : (sample - start + 1) * ways]
                     codes[sample, row, voxel] = choose(
                         mine, noise[sample, row, voxel], choice, scratch.scores
                     )
@@ -119,89 +155,61 @@ def draw_plane(
             _accept(weights, memory, scratch, embedded, start * ways, row, voxel, position)
 
 
-@compiled()
-def _scratch(weights: Any, items: int, length: int, keys: Any) -> Any:
-    dtype = weights.row.dtype
-    layers, window, double = weights.row.shape
-    channels, codes = double // 2, weights.logits_bias.size
-    kernel = weights.voxel.shape[1] // channels
-    around = window // (kernel * channels) - 1
-    return Scratch(
-        rows=np.zeros((layers, kernel, items, length + around, channels), dtype),
-        row_windows=np.zeros((items, length, window), dtype),
-        row_sums=np.zeros((items, length, double), dtype),
-        row_links=np.zeros((items, length, double), dtype),
-        given=np.zeros((layers, length, items, double), dtype),
-        voxels=np.zeros((layers, kernel - 1 + length, items, channels), dtype),
-        windows=np.zeros((items, kernel * channels), dtype),
-        sums=np.zeros((items, double), dtype),
-        gated=np.zeros((items, channels), dtype),
-        stream=np.zeros((items, channels), dtype),
-        skips=np.zeros((items, channels), dtype),
-        known=np.zeros((keys.shape[1], items, 3 * channels), dtype),
-        asking=np.zeros((items, double), dtype),
-        query=np.zeros((items, channels), dtype),
-        attention=np.zeros(keys.shape[4], dtype),
-        logits=np.zeros((items, codes), dtype),
-        scores=np.zeros(codes, dtype),
-    )
-
-
-@compiled()
+@compiled(inner=True)
 def _enter_row(weights: Any, terms: Any, embedded: Any, scratch: Any, first: int, row: int) -> None:
     """The row stream of this row in all layers, and what it adds to the voxel stream.
 
     first: number of the first item
     """
-    layers, _, items, width, _ = scratch.rows.shape
-    length = embedded.shape[2]
-    radius = (width - length) // 2
+    layers, kernel, items, line = scratch.rows.shape
+    length, channels = embedded.shape[2:4]
+    margin = (line - length * channels) // 2
     sums, links = scratch.row_sums, scratch.row_links
     if row > 0:
         for item in range(items):
             for voxel in range(length):
-                before = embedded[first + item, row - 1, voxel]
-                copy(scratch.rows[0, -1, item, radius + voxel], before)
+                newest = scratch.rows[0, kernel - 1, item, margin + voxel * channels :]
+                for c in range(channels):
+                    newest[c] = embedded[first + item, row - 1, voxel, c]
     for layer in range(layers):
-        _gather(scratch.row_windows, scratch.rows[layer])
-        windows = scratch.row_windows.reshape(items * length, -1)
-        multiply(sums.reshape(items * length, -1), windows, weights.row[layer])
+        _gather(scratch.row_windows, scratch.rows[layer], channels)
+        multiply(sums, scratch.row_windows, weights.row[layer])
         for item in range(items):
             for voxel in range(length):
-                add(sums[item, voxel], terms.sums[layer, first + item, row, voxel, 0])
-        flat = sums.reshape(items * length, -1)
-        multiply(links.reshape(items * length, -1), flat, weights.row_link[layer])
+                add(sums[item * length + voxel], terms.sums[layer, first + item, row, voxel, 0])
+        multiply(links, sums, weights.row_link[layer])
         for item in range(items):
             same = (first + item) % terms.conditions.shape[1]
             for voxel in range(length):
                 given = scratch.given[layer, voxel, item]
-                copy(given, links[item, voxel])
+                copy(given, links[item * length + voxel])
                 add(given, terms.sums[layer, first + item, row, voxel, 1])
                 add(given, terms.conditions[layer, same, row, voxel, 1])
                 if layer + 1 < layers:
-                    add(sums[item, voxel], terms.conditions[layer, same, row, voxel, 0])
-                    out = scratch.rows[layer + 1, -1, item, radius + voxel]
-                    gates(out, sums[item, voxel])
+                    total = sums[item * length + voxel]
+                    add(total, terms.conditions[layer, same, row, voxel, 0])
+                    place = margin + voxel * channels
+                    newest = scratch.rows[layer + 1, kernel - 1, item]
+                    gates(newest[place : place + channels], total)
 
 
-@compiled()
-def _gather(windows: Any, rows: Any) -> None:
+@compiled(inner=True)
+def _gather(windows: Any, rows: Any, channels: int) -> None:
     """Windows of one layer's rows; then the rows move up, and the newest is free."""
-    items, length, _ = windows.shape
-    kernel, _, width, channels = rows.shape
-    span = (width - length + 1) * channels
+    kernel, items, _ = rows.shape
+    length, span = windows.shape[0] // items, windows.shape[1] // kernel
     for back in range(kernel):
         for item in range(items):
-            line = rows[back, item].reshape(width * channels)
+            line = rows[back, item]
             for voxel in range(length):
-                window = windows[item, voxel]
+                window = windows[item * length + voxel]
                 for c in range(span):
                     window[back * span + c] = line[voxel * channels + c]
-    for back in range(kernel - 1):
-        copy(rows[back].reshape(-1), rows[back + 1].reshape(-1))
+            if back:
+                copy(rows[back - 1, item], line)
 
 
-@compiled()
+@compiled(inner=True)
 def _read(
     weights: Any,
     memory: Any,
@@ -216,15 +224,17 @@ def _read(
     layers, _, items, channels = scratch.voxels.shape
     kernel = weights.voxel.shape[1] // channels
     stream, skips, sums, gated = scratch.stream, scratch.skips, scratch.sums, scratch.gated
-    copy(stream.reshape(-1), scratch.voxels[0, kernel - 1 + voxel].reshape(-1))
-    skips[:] = 0
+    for item in range(items):
+        for c in range(channels):
+            stream[item, c] = scratch.voxels[0, kernel - 1 + voxel, item, c]
+            skips[item, c] = 0
     for layer in range(layers):
         voxels = scratch.voxels[layer]
-        copy(voxels[kernel - 1 + voxel].reshape(-1), stream.reshape(-1))
         for item in range(items):
+            copy(voxels[kernel - 1 + voxel, item], stream[item])
             for back in range(kernel):
-                window = scratch.windows[item, back * channels : (back + 1) * channels]
-                copy(window, voxels[voxel + back, item])
+                for c in range(channels):
+                    scratch.windows[item, back * channels + c] = voxels[voxel + back, item, c]
         multiply(sums, scratch.windows, weights.voxel[layer])
         for item in range(items):
             add(sums[item], scratch.given[layer, voxel, item])
@@ -244,7 +254,7 @@ def _read(
             _attend(weights, memory, scratch, first, number, position)
 
 
-@compiled()
+@compiled(inner=True)
 def _attend(
     weights: Any, memory: Any, scratch: Any, first: int, number: int, position: int
 ) -> None:
@@ -259,7 +269,8 @@ def _attend(
         for c in range(channels):
             query[item, c] = (query[item, c] + weights.query_bias[number, c]) * scale
         for head in range(heads):
-            attention[:] = 0
+            for p in range(attention.size):
+                attention[p] = 0
             add_product(attention, query[item, head * part : (head + 1) * part], keys[head])
             softmax(attention)
             for c in range(part):
@@ -271,11 +282,12 @@ def _attend(
         add_product(scratch.stream[item], gathered[item], weights.attended[number])
 
 
-@compiled()
+@compiled(inner=True)
 def _logits(weights: Any, scratch: Any) -> None:
     """The head: from the read-out to the logits."""
     hidden = scratch.sums
-    silu(scratch.skips.reshape(-1))
+    for item in range(hidden.shape[0]):
+        silu(scratch.skips[item])
     multiply(hidden, scratch.skips, weights.head)
     for item in range(hidden.shape[0]):
         add(hidden[item], weights.head_bias)
@@ -285,7 +297,7 @@ def _logits(weights: Any, scratch: Any) -> None:
         add(scratch.logits[item], weights.logits_bias)
 
 
-@compiled()
+@compiled(inner=True)
 def _accept(
     weights: Any,
     memory: Any,
@@ -315,7 +327,7 @@ def _accept(
                 _hold(memory.values[first + item, number], scratch.sums[item, channels:], position)
 
 
-@compiled()
+@compiled(inner=True)
 def _hold(memory: Any, vector: Any, position: int) -> None:
     """Keep a key or a value behind the null one, (head, part, position + 1)."""
     heads, part, _ = memory.shape
