@@ -101,3 +101,13 @@ def test_another_format_version_is_refused(folder: Path) -> None:
     seal(folder)
     with pytest.raises(IntegrityError, match="expected"):
         load_model(folder, VQVAE)
+
+
+@pytest.mark.parametrize("changes", [{"unheard_of": 1}, {"num_res_blocks": 5}])
+def test_a_model_of_another_version_is_refused(folder: Path, changes: dict[str, Any]) -> None:
+    description = json.loads((folder / "model.json").read_text())
+    description["arguments"] |= changes
+    (folder / "model.json").write_text(json.dumps(description))
+    seal(folder)
+    with pytest.raises(IntegrityError, match="another version of vqmri"):
+        load_model(folder, VQVAE)

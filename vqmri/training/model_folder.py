@@ -49,13 +49,18 @@ def load_model(folder: Path, kind: type[Model]) -> tuple[Model, dict[str, Any]]:
     """The model of class `kind` in evaluation mode, and its `about`.
 
     InputError when the folder holds none, IntegrityError when its bytes are not those published
-    or when it is a model of another kind or format version.
+    or when it is a model of another kind or of another version of this library.
     """
     Manifest.read(folder).check(folder, [DESCRIPTION, WEIGHTS])
     description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     found = (description["kind"], description["format_version"])
     if found != (kind.__name__, FORMAT_VERSION):
         raise IntegrityError(f"{folder} holds {found}, expected {(kind.__name__, FORMAT_VERSION)}.")
-    model = kind(**description["arguments"])
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    try:
+        model = kind(**description["arguments"])
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (TypeError, RuntimeError) as error:  # other arguments, or other weights
+        raise IntegrityError(
+            f"{folder} was made by another version of vqmri ({error}). Make it again with `dvc repro`."
+        ) from error
     return model.eval(), description["about"]
