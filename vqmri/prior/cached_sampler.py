@@ -19,8 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
+import scipy.linalg  # noqa: F401  (the BLAS that compiled code calls, to be limited below)
 import torch
 from jaxtyping import Int
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from vqmri.prior.pixelcnn import PixelCNN
@@ -51,7 +53,8 @@ def cached(task: Task, logits: np.ndarray | None = None) -> Int[Tensor, "sample 
         scratch(weights, (stop - start) * ways, task.slab[1], math.prod(task.grid))
         for start, stop in itertools.pairwise(starts)
     ]
-    with ThreadPoolExecutor(threads) as pool:
+    # The compiled loops call BLAS for tiny products: a thread of its own is worse than none.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         for plane in range(task.num_planes):
             before = torch.from_numpy(embedded) if plane else None
             chosen = codes[:, plane].copy()

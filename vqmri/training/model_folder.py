@@ -61,6 +61,7 @@ def load_model(folder: Path, kind: type[Model]) -> tuple[Model, dict[str, Any]]:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (TypeError, RuntimeError) as error:  # other arguments, or other weights
         raise IntegrityError(
-            f"{folder} was made by another version of vqmri ({error}). Make it again with `dvc repro`."
+            f"{folder} was made by another version of vqmri ({error}). Make it again with "
+            "`dvc repro`."
         ) from error
     return model.eval(), description["about"]
