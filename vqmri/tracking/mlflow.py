@@ -32,7 +32,10 @@ from vqmri.training.model_folder import DESCRIPTION
 EXPERIMENT = "vqmri"
 CHALLENGER = "challenger"
 _DRAW = [ColSpec(DataType.long, "seed"), ColSpec(DataType.long, "number")]
-_NEEDED = ("jaxtyping", "mlflow", "numpy", "pandas", "safetensors", "torch", "tqdm")
+_NEEDED = (
+    "jaxtyping", "mlflow", "numba", "numpy", "pandas", "safetensors", "scipy", "threadpoolctl",
+    "torch", "tqdm",
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
