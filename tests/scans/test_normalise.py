@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from vqmri.scans.check import Refused
+from vqmri.scans.check import Refused, check_header
 from vqmri.scans.normalise import normalise
 from vqmri.scans.volume import Volume, crop
 
@@ -256,3 +256,13 @@ def test_one_channel_without_a_scale_is_enough_to_be_refused() -> None:
         normalise(
             Volume(data, np.eye(4)), spacing=(1.0,) * 3, shape=(6, 6, 6), percentiles=(1.0, 99.0)
         )
+
+
+@pytest.mark.parametrize("size", [200.0, 1e30, 1e200])
+def test_a_scan_beyond_memory_at_the_spacing_is_refused(size: float) -> None:
+    """As one of 0.2 mm whose header counts in micrometres; nothing is allocated for it."""
+    affine = np.diag([size, size, size, 1.0])
+    check_header((8, 9, 10), np.dtype("u1"), affine)
+    scan = scan_of(np.random.default_rng(0).random((8, 9, 10)), affine)
+    with pytest.raises(Refused, match="too-large"):
+        normalise(scan, spacing=(1, 1, 1), shape=(8, 8, 8), percentiles=(0.5, 99.5))

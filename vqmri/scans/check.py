@@ -6,19 +6,26 @@ import numpy as np
 
 REFUSALS = {
     "unreadable": "the file is damaged, cut short or of another kind than its name says",
-    "too-large": "the header promises more voxels than any scan, or pixels than any picture, has",
+    "too-large": "the header promises more voxels than any scan, or pixels than any picture, has, "
+    "or the scan would have at the spacing of the volumes",
     "not-3d": "the image has not exactly three axes longer than one voxel",
     "not-real": "the voxels are complex, RGB or of another kind that is no grey value",
-    "no-affine": "the header does not say where the voxels are (sform and qform both 0)",
+    "no-affine": "the header does not say where the voxels are (NIfTI with sform and qform both 0, "
+    "MGH with goodRASFlag 0, Analyze 7.5)",
     "bad-affine": "the affine is not finite or not invertible",
     "not-finite": "some voxels are NaN or infinite",
     "constant": "all voxels have the same value",
     "not-8-bit": "the picture has another number of bits per channel than 8",
     "modality-missing": "there is no file of a further modality that belongs to the scan",
     "modality-mismatch": "a further modality shows another part of the world than the image",
+    "outside": "it is a link to a file outside the folder of raw files",
     "label-missing": "there is no label map of this name",
     "label-mismatch": "the label map lies on another grid than the image",
     "label-values": "the label map has a value that is not among `label_values`",
+    "not-mr": "the images are of another modality than MR",
+    "not-one-volume": "the series is several volumes, a time series, a mosaic or a localizer",
+    "slices-missing": "the slices of the series are not evenly spaced, as when one is missing",
+    "dicom-conversion": "dcm2niix cannot convert the series, or not faithfully",
 }
 """Every code that can stand in rejections.tsv, and what it means."""
 
@@ -45,8 +52,10 @@ def check_header(shape: tuple[int, ...], dtype: np.dtype[Any], affine: np.ndarra
     if dtype.kind not in "iuf":
         raise Refused("not-real", f"voxels are of type {dtype}")
     if affine is None:
-        raise Refused("no-affine", "sform_code and qform_code are both 0")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise Refused("no-affine", "there is none in the header")
+    with np.errstate(over="ignore"):
+        invertible = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= 1e-9
+    if not invertible:
         raise Refused("bad-affine", f"affine {affine.tolist()}")
 
 

@@ -25,14 +25,14 @@ def read(
     label_values: values of the label map; without them it is looked at and not kept
     Raises Refused when one of them is absent, damaged or out of place.
     """
-    scan, sha256 = nifti.read(raw / candidate.source)
+    scan, sha256 = nifti.read(nifti.locate(raw, candidate.source))
     paths = zip(names, candidate.modalities, strict=True)
     data = [scan.data, *(_modality(raw, name, path, scan) for name, path in paths)]
     label = None
     if candidate.label is not None and label_values is None:
-        nifti.check_label(raw / candidate.label, scan)
+        nifti.check_label(nifti.locate(raw, candidate.label), scan)
     elif candidate.label is not None and label_values is not None:
-        label = nifti.read_label(raw / candidate.label, scan, label_values)
+        label = nifti.read_label(nifti.locate(raw, candidate.label), scan, label_values)
     return Volume(np.concatenate(data), scan.affine, label), sha256
 
 
@@ -41,7 +41,7 @@ def _modality(raw: Path, name: str, path: str, scan: Volume) -> np.ndarray:
     if not path:
         raise Refused("modality-missing", f"no file of {name} belongs to it by name")
     try:
-        modality, _ = nifti.read(raw / path)
+        modality, _ = nifti.read(nifti.locate(raw, path))
     except Refused as refusal:
         raise Refused(refusal.code, f"{name}: {refusal.reason}") from refusal
     return on_grid_of(modality, scan, name)

@@ -1,38 +1,21 @@
-"""Find and read NIfTI files."""
+"""Find images with an affine (NIfTI, MGH), pair them with what belongs to them, and read them."""
 
 import csv
-import gzip
-import hashlib
-import io
 import math
+import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from vqmri.errors import InputError
-from vqmri.scans.check import MAX_VOXELS, Refused, check_header, check_voxels
+from vqmri.scans import image_file
+from vqmri.scans.check import Refused, check_voxels
 from vqmri.scans.volume import Candidate, Volume
 
-SUFFIXES = (".nii", ".nii.gz")
-_HEADER_BYTES = 540
-_SLACK_BYTES = 2**20
-_MAX_BYTES = MAX_VOXELS * 8
-_UNSUSPECTED_BYTES = 2**26
-_MAX_COMPRESSION = 500  # of larger files that hold anything; deflate ends at 1032, with zeros
 _MISSING = {"", "n/a", "NA", "nan"}
-_DAMAGE = (
-    OSError, EOFError, ValueError, KeyError, OverflowError, zlib.error,
-    HeaderDataError, ImageFileError,
-)  # fmt: skip
-"""What nibabel and gzip raise over a damaged file."""
 
 
 def find(
@@ -52,41 +35,61 @@ def find(
         without one a scan is of the subject sub-LABEL that its path names, else of its own
     modalities, labels: globs of further channels and of label maps; a file belongs to the scan that
         has the same file name or, where names are as in BIDS, the same but for the last _suffix
-    Raises InputError when nothing is found, when the table lacks a column or a scan, or when a name
-    stands for several files.
+    Raises InputError when nothing is found, when a glob leads out of `raw`, when the table lacks a
+    column, a scan or a scan's subject, or when a name stands for several files or two people.
     """
-    paths = sorted(p for p in raw.glob(images) if p.name.endswith(SUFFIXES))
+    paths = _images(raw, images)
     if not paths:
-        raise InputError(f"no NIfTI file matches {images!r} in {raw}.")
+        raise InputError(f"no NIfTI file matches {images!r} in {raw}, and none of FreeSurfer's.")
     if table or labels or modalities:
         _names_differ(raw, paths, "scans", "rows, modalities and labels go by name")
-    rows = _read_table(raw / table, [file_column, subject_column, *covariates]) if table else {}
     maps = _Partners(raw, labels, "label maps") if labels else None
     others = [_Partners(raw, glob, name) for name, glob in modalities.items()]
-    found = []
-    for path in paths:
-        row = rows.get(path.name)
-        if table and row is None:
-            raise InputError(
-                f"{raw / table} has no row with {path.name!r} in its column {file_column!r}."
-            )
-        found.append(
-            Candidate(
-                source=path.relative_to(raw).as_posix(),
-                subject=row[subject_column] if row else _subject(path),
-                covariates={name: _value(row[name]) for name in covariates} if row else {},
-                label=maps.of(path) if maps else None,
-                modalities=tuple(other.of(path) for other in others),
-            )
+    columns = [file_column, subject_column, *covariates]
+    rows = _read_table(raw / table, columns, [path.name for path in paths]) if table else {}
+    people = _people({name: row[subject_column] for name, row in rows.items()})
+    return [
+        Candidate(
+            source=path.relative_to(raw).as_posix(),
+            subject=people[path.name] if table else _subject(path),
+            covariates={name: value(rows[path.name][name]) for name in covariates if table},
+            label=maps.of(path) if maps else None,
+            modalities=tuple(other.of(path) for other in others),
         )
-    return found
+        for path in paths
+    ]
+
+
+def _images(raw: Path, glob: str) -> list[Path]:
+    """Images that match, sorted; a pair of files once, by the name of its header."""
+    if ".." in Path(glob).parts:
+        raise InputError(f"{glob!r} leads out of {raw}; scans are looked for below it alone.")
+    return sorted(
+        {image_file.of_file(path) for path in raw.glob(glob) if image_file.is_image(path)}
+    )
+
+
+def locate(raw: Path, name: str) -> Path:
+    """The image of this name below `raw`; Refused when a link leads to one that is elsewhere."""
+    root = Path(os.path.realpath(raw))
+    for path in image_file.parts(raw / name):
+        target = Path(os.path.realpath(path))  # unlike resolve(), silent about a loop
+        if not target.is_relative_to(root):
+            raise Refused("outside", f"{path.name} is a link out of the raw folder")
+    return raw / name
+
+
+def files(raw: Path, names: Sequence[str]) -> list[str]:
+    """Paths relative to `raw` of all files that images consist of."""
+    paths = [part for name in names for part in image_file.parts(raw / name)]
+    return [path.relative_to(raw).as_posix() for path in paths]
 
 
 class _Partners:
     """Files that each belong to a scan, by name."""
 
     def __init__(self, raw: Path, glob: str, kind: str) -> None:
-        paths = sorted(p for p in raw.glob(glob) if p.name.endswith(SUFFIXES))
+        paths = _images(raw, glob)
         _names_differ(raw, paths, kind, f"{glob!r} must match one for each scan")
         self._names = {path.name: path.relative_to(raw).as_posix() for path in paths}
         self._stems: dict[str, list[str]] = {}
@@ -122,36 +125,65 @@ def _names_differ(raw: Path, paths: list[Path], kind: str, reason: str) -> None:
 
 def _bids_stem(path: Path) -> str:
     """The name without its last _suffix, if it is of the form sub-LABEL[_KEY-VALUE…]_SUFFIX."""
-    found = re.match(
-        r"(sub-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*)_[A-Za-z0-9]+\.nii", path.name
+    found = re.fullmatch(
+        r"(sub-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*)_[A-Za-z0-9]+", image_file.stem(path)
     )
     return found.group(1) if found else ""
 
 
 def _subject(path: Path) -> str:
-    """The person, where no table says: sub-LABEL of the name or a folder, else the whole name."""
+    """The person, where no table says: sub-LABEL of the name or a folder, else the whole name.
+
+    Names that are one without their punctuation are one person: a split then cannot part them.
+    """
     for part in (path.name, *(parent.name for parent in path.parents)):
         if found := re.match(r"sub-([A-Za-z0-9]+)", part):
             return found.group(1)
-    return path.name.split(".")[0]
+    return _clean(path.name.split(".")[0]) or "unnamed"
 
 
-def _read_table(path: Path, columns: list[str]) -> dict[str, dict[str, str]]:
-    """Rows of the subject table by file name."""
+def _people(subjects: Mapping[str, str]) -> dict[str, str]:
+    """File name to the label of its person, from what the table calls each of them."""
+    names: dict[str, str] = {}
+    people: dict[str, str] = {}
+    for file, name in subjects.items():
+        label = "" if name.strip() in _MISSING else _clean(name.strip().removeprefix("sub-"))
+        if not label:
+            raise InputError(f"the table calls the subject of {file!r} {name!r}: that is nobody.")
+        if names.setdefault(label, name) != name:
+            raise InputError(
+                f"the table has subjects {names[label]!r} and {name!r}, and a label has only their "
+                "letters and digits, which are the same. Rename one of them."
+            )
+        people[file] = label
+    return people
+
+
+def _clean(name: str) -> str:
+    """As BIDS has labels: letters and digits alone."""
+    return re.sub(r"[^A-Za-z0-9]", "", name)
+
+
+def _read_table(path: Path, columns: list[str], files: list[str]) -> dict[str, dict[str, str]]:
+    """Rows of the subject table by file name, the first of `columns`; all `files` have one."""
     if not path.is_file():
         raise InputError(f"{path} is missing: it is the `table` of params.yaml.")
     delimiter = "," if path.suffix == ".csv" else "\t"
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, delimiter=delimiter, restval="")
-        missing = set(columns) - set(reader.fieldnames or ())
-        if missing:
+        if missing := set(columns) - set(reader.fieldnames or ()):
             raise InputError(
                 f"{path} has no column {sorted(missing)[0]!r}; it has {reader.fieldnames}."
             )
-        return {row[columns[0]]: row for row in reader}
+        rows = {row[columns[0]]: row for row in reader}
+    for name in files:
+        if name not in rows:
+            raise InputError(f"{path} has no row with {name!r} in its column {columns[0]!r}.")
+    return {name: rows[name] for name in files}
 
 
-def _value(text: str) -> str | float | None:
+def value(text: str) -> str | float | None:
+    """What a cell of a table says: a finite number, a text, or None where it is missing."""
     if text.strip() in _MISSING:
         return None
     try:
@@ -163,7 +195,7 @@ def _value(text: str) -> str | float | None:
 
 def read(path: Path) -> tuple[Volume, str]:
     """The volume in a file and the sha256 of the file; raises Refused."""
-    data, affine, sha256 = _load(path, np.float32)
+    data, affine, sha256 = image_file.read(path, np.float32)
     check_voxels(data)
     return Volume(data[None], affine), sha256
 
@@ -175,7 +207,7 @@ def read_label(path: Path, volume: Volume, label_values: Sequence[int]) -> np.nd
     """
     check_label(path, volume)
     try:
-        data, _, _ = _load(path, np.float64)  # float32 would round integers above 2^24
+        data, _, _ = image_file.read(path, np.float64)  # float32 would round integers above 2^24
     except Refused as refusal:
         raise Refused(refusal.code, f"label map: {refusal.reason}") from refusal
     order = np.argsort(label_values)
@@ -189,77 +221,17 @@ def read_label(path: Path, volume: Volume, label_values: Sequence[int]) -> np.nd
     return order[nearest].astype(np.float32)
 
 
-def _load(path: Path, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray, str]:
-    """Voxels, affine and sha256 of a file whose header passes the checks; raises Refused.
-
-    A `.nii.gz` is read to its end, so that its checksum counts; nibabel alone would not notice.
-    """
-    try:
-        raw = path.read_bytes()
-        stream = _decompress(raw) if path.name.endswith(".gz") else raw
-        # what is no number, or beyond float32, is refused by the checks and needs no warning
-        with np.errstate(over="ignore", invalid="ignore"):
-            image = _parse(stream)
-            header: Any = image.header
-            codes = (int(header["sform_code"]), int(header["qform_code"]))
-            affine = np.asarray(image.affine, dtype=np.float64) if any(codes) else None
-            check_header(image.shape, header.get_data_dtype(), affine)
-            data = np.asarray(image.dataobj, dtype=dtype).reshape(image.shape[:3])
-    except _DAMAGE as error:
-        raise Refused("unreadable", f"{type(error).__name__}: {error}") from error
-    assert affine is not None
-    return data, affine, hashlib.sha256(raw).hexdigest()
-
-
-def _decompress(raw: bytes) -> bytes:
-    """The whole gzip stream, but never much more than its own header asks for."""
-    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
-        header = file.read(_HEADER_BYTES)
-        size = _expected_bytes(header)
-        if size > max(_MAX_COMPRESSION * len(raw), _UNSUSPECTED_BYTES):
-            raise Refused("unreadable", f"{len(raw)} bytes cannot hold the {size} of its header")
-        rest = file.read(max(size - len(header), 0) + _SLACK_BYTES)
-        if file.read(1):
-            raise Refused("unreadable", "there is more in the file than its header says")
-        return header + rest
-
-
-def _expected_bytes(header: bytes) -> int:
-    """File size that a NIfTI-1 or -2 header asks for; Refused when it is beyond any scan's."""
-    kind = _header_class(header)
-    fields = kind(header[: kind.template_dtype.itemsize], check=False)
-    shape = fields.get_data_shape()
-    size = int(np.prod(shape, dtype=object)) * fields.get_data_dtype().itemsize
-    if size > _MAX_BYTES:
-        raise Refused("too-large", f"the header says shape {shape}")
-    return size + max(int(fields["vox_offset"]), 0)
-
-
-def _header_class(header: bytes) -> Any:
-    for kind in (nib.Nifti1Header, nib.Nifti2Header):
-        if kind.may_contain_header(header):
-            return kind
-    raise Refused("unreadable", "there is no NIfTI header at its beginning")
-
-
-def _parse(stream: bytes) -> Any:
-    kind = _header_class(stream[:_HEADER_BYTES])
-    size = _expected_bytes(stream[:_HEADER_BYTES])
-    if size > len(stream):  # nibabel would allocate what the header says before it reads
-        raise Refused("unreadable", f"the header says {size} bytes, there are {len(stream)}")
-    image = nib.Nifti1Image if kind is nib.Nifti1Header else nib.Nifti2Image
-    return image.from_bytes(stream)
-
-
 def check_label(path: Path, volume: Volume) -> None:
     """Refuse a scan whose label map (by its header) is absent or lies on another grid."""
     if not path.is_file():
         raise Refused("label-missing", "no file that matches `labels` belongs to it by name")
     try:
-        label: Any = nib.load(path)
-    except _DAMAGE as error:
-        raise Refused("unreadable", f"label map: {type(error).__name__}: {error}") from error
-    same_shape = label.shape[:3] == volume.data.shape[1:]
+        label = image_file.read_header(path)
+    except Refused as refusal:
+        raise Refused(refusal.code, f"label map: {refusal.reason}") from refusal
     assert volume.affine is not None
+    if label.affine is None:
+        raise Refused("label-mismatch", "the label map does not say where it lies")
+    same_shape = label.shape[:3] == volume.data.shape[1:]
     if not same_shape or not np.allclose(label.affine, volume.affine, atol=1e-3):
         raise Refused("label-mismatch", f"label map of shape {label.shape}")

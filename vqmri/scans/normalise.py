@@ -18,6 +18,8 @@ from vqmri.scans.volume import Volume
 from vqmri.shapes import Box
 
 ORIENTATION = "RAS"
+_MAX_RESAMPLED = 2**28
+"""Voxels on the way to the spacing: 645³. MONAI takes 56 bytes for each, together 15 GB."""
 
 
 def normalise(
@@ -33,8 +35,8 @@ def normalise(
     Each channel of grey values has a scale of its own. A label map goes the same way with the
     nearest of its values; what is padded is 0, its background.
     Returns the volume and its field of view: the voxels that the scan covers, the rest is padding.
-    Raises Refused when both percentiles are one intensity, so that there is no scale, or when
-    float32 cannot hold it.
+    Raises Refused when the scan would be beyond memory at this spacing, when both percentiles are
+    one intensity, so that there is no scale, or when float32 cannot hold it.
     """
     image: Any = _resample(volume.data, volume.affine, spacing, "bilinear")
     for channel in image.numpy():
@@ -60,9 +62,19 @@ def _resample(
     """In RAS, at the spacing."""
     if affine is None:
         raise ValueError("a picture has no affine; raster.fit makes its shape that of the others")
+    _check_extent(data.shape[1:], affine, spacing)
     image: Any = MetaTensor(torch.from_numpy(data), affine=torch.from_numpy(affine))
     image = Orientation(axcodes=ORIENTATION, labels=None)(image)
     return Spacing(pixdim=tuple(spacing), mode=mode, padding_mode="border")(image)
+
+
+def _check_extent(shape: Sequence[int], affine: np.ndarray, spacing: Sequence[float]) -> None:
+    """Refuse voxels of metres, say of a header in µm, before they are resampled to millimetres."""
+    with np.errstate(over="ignore"):
+        extent = np.array(shape) * np.linalg.norm(affine[:3, :3], axis=0)
+        voxels = float(np.prod(np.maximum(extent / spacing, 1)))
+    if voxels > _MAX_RESAMPLED:
+        raise Refused("too-large", f"{extent.round(3).tolist()} mm are {voxels:.3g} voxels")
 
 
 def _check_scaled(data: np.ndarray) -> None:

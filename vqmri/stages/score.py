@@ -26,7 +26,7 @@ from vqmri.outputs import Manifest, replace_file
 from vqmri.outputs.manifest import digest
 from vqmri.params import Ingest, Params
 from vqmri.prior.covariates import encode
-from vqmri.scans import nifti
+from vqmri.scans import image_file, nifti
 from vqmri.scans.check import REFUSALS, Refused
 from vqmri.scans.volume import Volume
 from vqmri.shapes import Box
@@ -56,7 +56,7 @@ def score(
     of several channels, for covariates that the prior does not know and for an `out` that exists or
     is the project's own, IntegrityError when the outputs were not made of one another.
     """
-    target = out or Path(scan.name.removesuffix(".gz").removesuffix(".nii") + f"_bits{SUFFIX}")
+    target = out or Path(image_file.stem(scan) + f"_bits{SUFFIX}")
     _may_write(target, data, params.ingest.raw)
     generator = Generator(data.need("vqvae"), data.need("prior"))
     _check_project(params.ingest, data, generator.about)
