@@ -1,11 +1,9 @@
 """raw → volumes: find, check, normalise, split."""
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,34 @@ from vqmri.outputs import Identity, Work, publishing, replace_file
 from vqmri.params import Ingest, Params
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.check import REFUSALS, Refused
-from vqmri.scans.split import HELD_OUT, TRAIN, split_subjects
+from vqmri.scans.quality import DUPLICATES, WARNINGS_TABLE, Look, Quality, assess, look
+from vqmri.scans.split import HELD_OUT, TRAIN, split_subjects, strata_of
 from vqmri.scans.store import VolumeWriter, shard_range, volumes_per_shard
+from vqmri.scans.table import tsv
 from vqmri.scans.volume import Candidate, Channel, Record, Rejection
 from vqmri.tracking.tracker import NullTracker
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 REJECTIONS = "rejections.tsv"
 _SHOWN = 10  # reasons in an error message
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of one shard."""
+
+    records: list[Record]
+    rejections: list[Rejection]
+    looks: list[Look]
+
+    @classmethod
+    def of_json(cls, values: dict[str, Any]) -> "Done":
+        """The inverse of `dataclasses.asdict`."""
+        return cls(
+            [Record(**row) for row in values["records"]],
+            [Rejection(**row) for row in values["rejections"]],
+            [Look.of_json(row) for row in values["looks"]],
+        )
 
 
 @dataclass(frozen=True)
@@ -66,19 +84,36 @@ def ingest(
         writer.create(len(candidates), len(kinds), settings.shape)
         shards = _shards(params, data, work, candidates, kinds)
         done = list(tqdm(each(ingest_shard, shards), "ingest", len(shards), unit="shard"))
-        records = [record for accepted, _ in done for record in accepted]
-        rejections = [rejection for _, refused in done for rejection in refused]
+        records = [record for shard in done for record in shard.records]
+        rejections = [rejection for shard in done for rejection in shard.rejections]
+        looks = [one for shard in done for one in shard.looks]
         records = _split(records, rejections, params)
         writer.finish(records, settings.spacing or (), kinds)
         replace_file(work.out / REJECTIONS, _table(rejections))
-    if rejections:
-        tqdm.write(f"{len(rejections)} scans rejected: see {data.output('volumes') / REJECTIONS}")
+        quality = assess(looks, records) if looks else None
+        for name, content in (quality.files() if quality else {}).items():
+            replace_file(work.out / name, content)
+    _tell(len(rejections), quality, data.output("volumes"))
     return {
+        **({"warnings": len(quality.doubts), "leaks": quality.leaks} if quality else {}),
         "volumes": len(records),
         "rejected": len(rejections),
         "train_volumes": sum(record.split == TRAIN for record in records),
         "held_out_volumes": sum(record.split == HELD_OUT for record in records),
     }
+
+
+def _tell(rejected: int, quality: Quality | None, folder: Path) -> None:
+    """Say what a person should look at."""
+    if rejected:
+        tqdm.write(f"{rejected} scans rejected: see {folder / REJECTIONS}")
+    if quality and quality.doubts:
+        tqdm.write(f"{len(quality.doubts)} warnings: see {folder / WARNINGS_TABLE}")
+    if quality and quality.leaks:
+        tqdm.write(
+            f"{quality.leaks} pairs of scans seem to be one person's, trained on and held out: see "
+            f"{folder / DUPLICATES}, and give both the same subject in the table."
+        )
 
 
 def _shards(
@@ -106,40 +141,38 @@ def _shards(
     ]
 
 
-def ingest_shard(shard: Shard) -> tuple[list[Record], list[Rejection]]:
+def ingest_shard(shard: Shard) -> Done:
     """Read, check, normalise and write the scans of one shard, unless a killed run already did."""
     marker = Path(shard.state) / f"shard-{shard.number:05d}.json"
     if marker.is_file():
-        done = json.loads(marker.read_text(encoding="utf-8"))
-        return [Record(**row) for row in done[0]], [Rejection(**row) for row in done[1]]
+        return Done.of_json(json.loads(marker.read_text(encoding="utf-8")))
     settings = Ingest.model_validate(shard.params)
     read = reader(settings, shard.seed, Path(shard.root))
     prepare = normaliser(settings)
     volume = (shard.channels, *settings.shape)
     indices = shard_range(shard.number, shard.count, volumes_per_shard(volume))
     block = np.full((len(indices), *volume), np.nan, dtype=np.float32)
-    records: list[Record] = []
-    rejections: list[Rejection] = []
+    done = Done([], [], [])
     for slot, (index, candidate) in enumerate(zip(indices, shard.candidates, strict=True)):
         try:
-            block[slot], record = _one(candidate, index, read, prepare)
+            block[slot], record, seen = _one(candidate, index, read, prepare)
         except Refused as refusal:
-            rejections.append(Rejection(candidate.source, refusal.code, refusal.reason))
+            done.rejections.append(Rejection(candidate.source, refusal.code, refusal.reason))
         else:
-            records.append(record)
+            done.records.append(record)
+            done.looks.extend([seen] if seen else [])
     VolumeWriter(Path(shard.out)).write_shard(shard.number, block)
-    rows = [[asdict(record) for record in records], [asdict(r) for r in rejections]]
-    replace_file(marker, json.dumps(rows).encode())
-    return records, rejections
+    replace_file(marker, json.dumps(asdict(done)).encode())
+    return done
 
 
 def _one(
     candidate: Candidate, index: int, read: Reader, prepare: Normaliser
-) -> tuple[np.ndarray, Record]:
-    """The normalised voxels of one scan and its row of the table."""
+) -> tuple[np.ndarray, Record, Look | None]:
+    """The normalised voxels of one scan, its row of the table, and a look at it."""
     scan, sha256 = read(candidate)
     volume, box = prepare(scan)
-    return volume.channels, Record(
+    record = Record(
         index=index,
         subject=candidate.subject,
         source=candidate.source,
@@ -152,6 +185,7 @@ def _one(
         label=candidate.label,
         split=candidate.split,
     )
+    return volume.channels, record, look(candidate.source, scan, volume, box)
 
 
 def _rows(affine: np.ndarray | None) -> list[list[float]]:
@@ -164,7 +198,8 @@ def _split(records: list[Record], rejections: list[Rejection], params: Params) -
     sides = {record.subject: record.split for record in records}
     share = params.ingest.held_out
     if len(sides) > 1 and share is not None:
-        sides = split_subjects(people, held_out=share, seed=params.seed)
+        strata = strata_of(records, params.ingest.stratify)
+        sides = split_subjects(people, held_out=share, seed=params.seed, strata=strata)
     if set(sides.values()) != {TRAIN, HELD_OUT}:
         counts = Counter(rejection.code for rejection in rejections)
         reasons = [f"  {r.source}: {r.code}: {r.reason}" for r in rejections[:_SHOWN]]
@@ -189,8 +224,4 @@ def _covariates_are_there(records: list[Record]) -> None:
 
 
 def _table(rejections: list[Rejection]) -> bytes:
-    text = io.StringIO()
-    rows = csv.writer(text, delimiter="\t", lineterminator="\n")
-    rows.writerow(["source", "code", "reason"])
-    rows.writerows([r.source, r.code, r.reason.replace("\n", " ")] for r in rejections)
-    return text.getvalue().encode()
+    return tsv(["source", "code", "reason"], [astuple(r) for r in rejections])

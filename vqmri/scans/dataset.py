@@ -1,0 +1,138 @@
+"""What a data set is: the numbers of `dataset.json`."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float
+
+from vqmri.scans.volume import Record, Volume, crop
+from vqmri.shapes import Box
+
+QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
+"""Of the raw intensities of a scan."""
+
+FOREGROUND = 0.05
+"""Normalised intensities above this are foreground."""
+
+_SAMPLE = 2**20  # voxels that the inner quantiles are taken of, evenly spaced; all would take 1 s
+_DIGITS = 6  # significant ones; more would be the noise of the machine
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A few numbers of the first channel of one scan; plain JSON.
+
+    quantiles: intensities as they were read, at QUANTILES
+    at_maximum: share of the raw voxels above the minimum that have the very maximum
+    foreground: share of the field of view whose normalised intensity is above FOREGROUND
+    mean, std: normalised intensities in the field of view
+    """
+
+    quantiles: list[float]
+    at_maximum: float
+    foreground: float
+    mean: float
+    std: float
+
+
+def summarise(scan: Volume, normalised: Volume, box: Box) -> Summary:
+    """Of a scan as it was read, and of the normalised volume with its field of view."""
+    raw, inside = scan.data[0], normalised.data[0][crop(box)]
+    least, most = float(raw.min()), float(raw.max())
+    some = raw.T.ravel()[:: max(raw.size // _SAMPLE, 1)]
+    quantiles = [least, *np.quantile(some, QUANTILES[1:-1]), most]
+    above = int((raw > least).sum())
+    return Summary(
+        quantiles=[_rounded(quantile) for quantile in quantiles],
+        at_maximum=_rounded(int((raw == most).sum()) / above if above else 1.0),
+        foreground=_rounded((inside > FOREGROUND).mean()),
+        mean=_rounded(inside.mean(dtype=np.float64)),
+        std=_rounded(inside.std(dtype=np.float64)),
+    )
+
+
+def describe(records: Sequence[Record], summaries: Mapping[str, Summary]) -> dict[str, Any]:
+    """The content of `dataset.json`, in plain values; neither order nor machine changes it.
+
+    summaries: by source; of those that are there. Lengths are in mm.
+    """
+    records = sorted(records, key=lambda record: record.source)
+    given = [summaries[record.source] for record in records if record.source in summaries]
+    names = sorted({name for record in records for name in record.covariates})
+    return {
+        "splits": {
+            split: _size([record for record in records if record.split == split])
+            for split in sorted({record.split for record in records})
+        },
+        **_size(records),
+        "raw": _raw(records),
+        "intensities": {
+            f"quantile_{quantile:g}": _spread([summary.quantiles[i] for summary in given])
+            for i, quantile in enumerate(QUANTILES)
+        },
+        "normalised": {
+            name: _spread([getattr(summary, name) for summary in given])
+            for name in ("foreground", "mean", "std")
+        },
+        "covariates": {
+            name: _covariate([record.covariates.get(name) for record in records]) for name in names
+        },
+    }
+
+
+def _size(records: Sequence[Record]) -> dict[str, int]:
+    return {"scans": len(records), "subjects": len({record.subject for record in records})}
+
+
+def _raw(records: Sequence[Record]) -> dict[str, Any]:
+    """Geometry of the scans as they were read; a picture has a shape alone."""
+    affines = [np.array(record.affine) for record in records if record.affine]
+    spacings = [[_rounded(s, 4) for s in np.linalg.norm(a[:3, :3], axis=0)] for a in affines]
+    shapes = [record.shape for record in records]
+    axes = max(map(len, shapes), default=0)
+    return {
+        "shapes": _counts("×".join(map(str, shape)) for shape in shapes),
+        "voxels_per_axis": [
+            _spread([shape[axis] for shape in shapes if axis < len(shape)]) for axis in range(axes)
+        ],
+        "spacings": _counts("×".join(f"{s:g}" for s in spacing) for spacing in spacings),
+        "spacing_per_axis": [_spread(list(column)) for column in zip(*spacings, strict=True)],
+        "orientations": _counts(orientation(affine) for affine in affines),
+    }
+
+
+def orientation(affine: Float[np.ndarray, "4 4"]) -> str:
+    """Where the axes of an array point, for example "LAS"."""
+    return "".join(axis or "?" for axis in nib.aff2axcodes(affine))
+
+
+def _covariate(values: Sequence[Any]) -> dict[str, Any]:
+    """Numbers by their spread, anything else by its counts. NaN is missing."""
+    there = [v for v in values if v is not None and not (isinstance(v, float) and math.isnan(v))]
+    missing = {"missing": len(values) - len(there)}
+    if there and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in there):
+        return _spread(there) | missing
+    return {"counts": _counts(map(str, there))} | missing
+
+
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    """The most frequent first, equals by name."""
+    return dict(sorted(Counter(names).items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Least, quartiles and most; {} of no values."""
+    if not values:
+        return {}
+    names = ("min", "q1", "median", "q3", "max")
+    quartiles = np.quantile(np.asarray(values, dtype=np.float64), (0, 0.25, 0.5, 0.75, 1))
+    return {name: _rounded(value) for name, value in zip(names, quartiles, strict=True)}
+
+
+def _rounded(value: Any, digits: int = _DIGITS) -> float:
+    return float(f"{float(value):.{digits}g}")
