@@ -32,7 +32,7 @@ def test_all_faults_are_named_at_once_with_path_value_and_what_is_allowed(tmp_pa
     values["train_vqvae"]["quantizer"]["decay"] = 2
     values["train_prior"]["dropuot"] = 0.1
     del values["encode"]["items_per_shard"]
-    values["ingest"]["source"]["kind"] = "dicom"
+    values["ingest"]["source"]["kind"] = "floppy"
     values["ingest"]["shape"] = [16, 22, 16]
     with pytest.raises(ParamsError) as caught:
         load(values, tmp_path)

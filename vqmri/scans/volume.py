@@ -60,6 +60,7 @@ class Candidate:
     label: path of the label map that belongs to it, "" if it is missing, None if none is asked for
     split: "train" or "held_out" where the source itself says so, else ""
     modalities: paths of the further channels, "" for a missing one
+    files: paths of all files of a DICOM series, () for others
     """
 
     source: str
@@ -68,6 +69,7 @@ class Candidate:
     label: str | None = None
     split: str = ""
     modalities: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
