@@ -22,12 +22,20 @@ from pydantic import (
 
 from vqmri.errors import ParamsError
 from vqmri.params.faults import PARAMS, across_sections, fault_text
-from vqmri.params.ingest import IdxSource, ImagesSource, Ingest, NiftiSource, PhantomSource
+from vqmri.params.ingest import (
+    BidsSource,
+    DicomSource,
+    IdxSource,
+    ImagesSource,
+    Ingest,
+    NiftiSource,
+    PhantomSource,
+)
 from vqmri.params.section import BidsSuffix, Section, Seed, Share, Value
 
 __all__ = [
-    "PARAMS", "Classifier", "IdxSource", "ImagesSource", "Ingest", "NiftiSource", "Params",
-    "PhantomSource", "Sample", "Study", "TrainPrior", "TrainVQVAE",
+    "PARAMS", "BidsSource", "Classifier", "DicomSource", "IdxSource", "ImagesSource", "Ingest",
+    "NiftiSource", "Params", "PhantomSource", "Sample", "Study", "TrainPrior", "TrainVQVAE",
 ]  # fmt: skip
 
 

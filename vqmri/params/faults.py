@@ -39,6 +39,8 @@ def _covariate_faults(values: Any) -> list[str]:
         known = {
             "phantom": ["age", "sex"],
             "nifti": source.get("covariates", []),
+            "bids": source.get("covariates", []),
+            "dicom": source.get("covariates", []),
             "idx": [source.get("covariate")],
             "images": [source.get("covariate")],
         }[source["kind"]]

@@ -6,6 +6,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from vqmri.params.section import BidsSuffix, Glob, Percentile, Relative, Section
 
+Labels = Annotated[list[Annotated[str, Field(pattern="^[A-Za-z0-9+]+$")]], Field(min_length=1)]
+
 
 class PhantomSource(Section):
     """Procedural heads, made on the spot; `raw` is not read."""
@@ -16,7 +18,7 @@ class PhantomSource(Section):
 
 
 class NiftiSource(Section):
-    """NIfTI files below `raw`."""
+    """NIfTI files (.nii, or .hdr with .img) and FreeSurfer's (.mgh, .mgz) below `raw`."""
 
     kind: Literal["nifti"]
     images: Glob = Field(description="glob of the scans, relative to `raw`")
@@ -58,6 +60,39 @@ class NiftiSource(Section):
         return value
 
 
+class DicomSource(Section):
+    """DICOM series below `raw`, found by their headers, in any folders and among other files."""
+
+    kind: Literal["dicom"]
+    description: str | None = Field(
+        None, description="glob of the series descriptions, as *t1*; null: every series"
+    )
+    covariates: list[Literal["age", "sex"]] = Field(
+        [], description="what to keep of a patient; ages over 90 become 90"
+    )
+    subject_key: Relative | None = Field(
+        None,
+        description="file whose content keys the hash of patient ids that names subjects, relative "
+        "to params.yaml; null: they are numbered",
+    )
+
+
+class BidsSource(Section):
+    """A BIDS data set at `raw`: its subjects, sessions and runs, found by their names."""
+
+    kind: Literal["bids"]
+    suffix: BidsSuffix = Field("T1w", description="BIDS suffix of the scans")
+    session: Labels | None = Field(
+        None, description='labels of the sessions to take, as ["01", "02"]; null: all'
+    )
+    acquisition: Labels | None = Field(
+        None, description="labels of the acquisitions (acq-LABEL) to take; null: all"
+    )
+    covariates: list[str] = Field(
+        [], description="columns of participants.tsv, or of sub-*_sessions.tsv, to keep"
+    )
+
+
 class IdxSource(Section):
     """Files in MNIST's format below `raw`, gzipped or plain; their test part is held out."""
 
@@ -88,7 +123,8 @@ class ImagesSource(Section):
 class Ingest(Section):
     raw: str = Field(description="folder of the raw scans, relative to params.yaml; never written")
     source: Annotated[
-        PhantomSource | NiftiSource | IdxSource | ImagesSource, Field(discriminator="kind")
+        PhantomSource | NiftiSource | BidsSource | DicomSource | IdxSource | ImagesSource,
+        Field(discriminator="kind"),
     ]
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
         None,
@@ -102,6 +138,9 @@ class Ingest(Section):
         None,
         validate_default=True,
         description="percentiles of a scan's intensities that become 0 and 1; pictures have none",
+    )
+    stratify: list[str] = Field(
+        [], description="covariates of which train and held-out shall have alike; numbers by thirds"
     )
     held_out: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
