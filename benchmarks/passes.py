@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import numpy as np
 import scipy.linalg  # noqa: F401  (its BLAS is that of compiled loops; `one_thread` must find it)
 import torch
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.timing import Times
 from vqmri.build.train_prior import prior_arguments
 from vqmri.params import Params, TrainPrior
 from vqmri.prior import Prior
@@ -28,6 +30,9 @@ from vqmri.prior.sampler import MapSampler, Task, draw, one_by_one
 
 LOGIT_DEVIATION = 5.0
 """Of random weights; were it small, the noise would decide every code and a fault go unseen."""
+
+DRAWS = 50
+"""Cached draws spread over a long run."""
 
 WARM_UP = (2, 3, 2)
 SEED = 0
@@ -77,6 +82,37 @@ def duration(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def time_in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> Times:
+    """Seconds of each call in each round, after one round that does not count: it compiles."""
+    times = {name: np.zeros((rounds, 1)) for name in calls}
+    for turn in range(-1, rounds):
+        for name, call in calls.items():
+            seconds = duration(call)
+            if turn >= 0:
+                times[name][turn] = seconds
+    return times
+
+
+def beside_cached(
+    draw_cached: Callable[[], object], model: nn.Module, calls: int, run: Callable[[], object]
+) -> tuple[float, float]:
+    """Seconds of a long run that calls the model so often, and their ratio to cached sampling's.
+
+    DRAWS cached draws are spread over it, between the model's calls and not counted, so that both
+    are means over the same minutes.
+    """
+    number, times, every = count(), [], max(1, calls // DRAWS)
+
+    def pause(*_: object) -> None:
+        if next(number) % every == 0:
+            times.append(duration(draw_cached))
+
+    handle = model.register_forward_pre_hook(pause)
+    seconds = duration(run) - sum(times)
+    handle.remove()
+    return seconds, seconds / float(np.mean(times))
+
+
 def build_prior(work: Work, grid: Sequence[int], dtype: torch.dtype = torch.float32) -> Prior:
     """The usual random weights, the same ones each time."""
     arguments = prior_arguments(
@@ -101,7 +137,7 @@ def scatter(work: Work, prior: Prior) -> Prior:
     return prior
 
 
-def num_parameters(module: torch.nn.Module) -> int:
+def num_parameters(module: nn.Module) -> int:
     """Of all weights."""
     return sum(parameter.numel() for parameter in module.parameters())
 

@@ -21,22 +21,23 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_info
+from torch import Tensor
 
 from benchmarks.passes import (
     Work,
+    beside_cached,
     build_prior,
     compare,
-    duration,
     forward,
     missed_positions,
     multiply_adds,
@@ -46,16 +47,14 @@ from benchmarks.passes import (
     sample,
     sampling_memory,
     scatter,
+    time_in_turns,
     whole_grid,
 )
-from benchmarks.timing import Times, ratio
+from benchmarks.timing import ratio
 from benchmarks.transformer import (
     PEERS,
     build_transformer,
-    estimate_error,
-    integrate,
-    sample_codes,
-    step_times,
+    compare_peer,
 )
 from vqmri.cli import PRESETS
 from vqmri.errors import VqmriError
@@ -72,11 +71,9 @@ LARGE, LARGEST = 2, 4
 """Times the preset's positions along each axis."""
 
 MATRIX = 2048
-LIMIT = 900.0
-"""Seconds that a peer may take to be measured in full."""
+"""Rows and columns of the product that gives the rate of multiply-adds."""
 
 Row = dict[str, Any]
-Value = TypeVar("Value")
 
 
 def run(work: Work, *, full: bool, rounds: int) -> Row:
@@ -98,36 +95,10 @@ def run(work: Work, *, full: bool, rounds: int) -> Row:
         "rows": rows,
         "floor": floor(work, prior, rounds),
         "naive": naive(work, prior, full=full, rounds=rounds),
-        "peers": [
-            peer(name, model, work, prior, full=full, rounds=rounds)
-            for name, model in models.items()
-        ],
+        "peers": peers(work, prior, models, full=full, rounds=rounds),
         "memory_mb": memory(work),
         "agreement": agreement(work, full=full),
     }
-
-
-def time_in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> Times:
-    """Seconds of each call in each round, after one round that does not count: it compiles."""
-    times = {name: np.zeros((rounds, 1)) for name in calls}
-    for turn in range(-1, rounds):
-        for name, call in calls.items():
-            seconds = duration(call)
-            if turn >= 0:
-                times[name][turn] = seconds
-    return times
-
-
-def beside_cached(prior: Prior, rounds: int, call: Callable[[], Value]) -> tuple[Value, float]:
-    """What a long call gives, and the median time of a cached draw just before and after it."""
-
-    def times() -> list[float]:
-        return [duration(lambda: sample(prior, BATCH)) for _ in range(rounds)]
-
-    sample(prior, BATCH)
-    before = times()
-    found = call()
-    return found, float(np.median(before + times()))
 
 
 def cost(work: Work, grid: Sequence[int], batch: int, rounds: int) -> Row:
@@ -181,39 +152,29 @@ def naive(work: Work, prior: Prior, *, full: bool, rounds: int) -> Row:
     }
     row["seconds"] = row["estimated_s"]
     if full:
-        found = []
-        row["seconds"], cached_s = beside_cached(
-            prior,
-            rounds,
-            lambda: duration(lambda: found.append(sample(prior, BATCH, whole_grid))),
+        found: list[Tensor] = []
+        row["seconds"], row["ratio"] = beside_cached(
+            lambda: sample(prior, BATCH),
+            prior.maps[0],
+            positions,
+            lambda: found.append(sample(prior, BATCH, whole_grid)),
         )
-        row["ratio"] = row["seconds"] / cached_s
         row["codes_equal"] = float((found[0] == sample(prior, BATCH)).double().mean())
     return row
 
 
-def peer(name: str, model: Any, work: Work, prior: Prior, *, full: bool, rounds: int) -> Row:
-    """MONAI's way to as many codes; `estimate_error` is estimated by measured on a small grid."""
-    _say(name)
-    steps, cached_s = beside_cached(prior, rounds, lambda: step_times(model, len(work.grid), BATCH))
-    estimated = integrate(steps, math.prod(work.grid))
-    row: Row = {
-        "name": name,
-        "parameters": num_parameters(model),
-        "depth": len(model.blocks),
-        "width": model.attn_layers_dim,
-        "heads": model.attn_layers_heads,
-        "step_s": steps,
-        "estimated_s": estimated,
-        "estimate_error": estimate_error(model, steps, work.grid, BATCH),
-        "measured": full and estimated < LIMIT,
-        "seconds": estimated,
-    }
-    if row["measured"]:
-        row["seconds"], cached_s = beside_cached(
-            prior, rounds, lambda: duration(lambda: sample_codes(model, work.grid, BATCH))
+def peers(
+    work: Work, prior: Prior, models: Mapping[str, Any], *, full: bool, rounds: int
+) -> list[Row]:
+    """MONAI's way to as many codes."""
+    rows = []
+    for name, model in models.items():
+        _say(name)
+        found = compare_peer(
+            model, work.grid, BATCH, lambda: sample(prior, BATCH), full=full, rounds=rounds
         )
-    return row | {"ratio": row["seconds"] / cached_s}
+        rows.append({"name": name, **found})
+    return rows
 
 
 def memory(work: Work) -> float:

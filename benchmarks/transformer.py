@@ -4,9 +4,10 @@ It keeps nothing between codes: each comes from a call of the transformer on all
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
-from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from monai.networks.nets import DecoderOnlyTransformer
 from monai.utils.ordering import Ordering
 from torch import Tensor
 
-from benchmarks.passes import duration, num_parameters
+from benchmarks.passes import beside_cached, num_parameters, time_in_turns
 from vqmri.errors import InputError
 
 PEERS = {"MONAI transformer": False, "MONAI transformer, flash attention": True}
@@ -25,8 +26,9 @@ WIDTH, HEADS = 96, 4
 SHARES = (0, 1 / 16, 1 / 8, 1 / 4, 7 / 16, 5 / 8, 13 / 16, 1)
 """Lengths that a step is timed at, by the number of codes; steps cost more than in proportion."""
 
-REPEATS = 3
 TOLERANCE = 0.15
+LIMIT = 900.0
+"""Seconds that the peer may take to be measured in full."""
 
 
 def build_transformer(
@@ -85,29 +87,62 @@ def sample_codes(
     return codes
 
 
-def step_times(model: DecoderOnlyTransformer, dims: int, batch: int) -> dict[int, float]:
-    """Length of the sequence to seconds of the step that draws the next code."""
-    found = {}
-    for length in sorted({max(1, round(share * model.max_seq_len)) for share in SHARES}):
-
-        def step(length: int = length) -> Tensor:
-            return sample_codes(model, (1,) * dims, batch, known=length - 1)
-
-        step()
-        found[length] = median(duration(step) for _ in range(REPEATS))
-    return found
+def steps(model: DecoderOnlyTransformer, dims: int, batch: int) -> dict[int, Callable[[], Tensor]]:
+    """Length of the sequence to the step that draws the next code, from one to all codes."""
+    lengths = sorted({max(1, round(share * model.max_seq_len)) for share in SHARES})
+    return {
+        length: partial(sample_codes, model, (1,) * dims, batch, known=length - 1)
+        for length in lengths
+    }
 
 
-def integrate(steps: Mapping[int, float], number: int) -> float:
+def integrate(seconds: Mapping[int, float], number: int) -> float:
     """Seconds of the first `number` steps, with straight lines between those measured."""
     lengths = np.arange(1, number + 1)
-    return float(np.interp(lengths, list(steps), list(steps.values())).sum())
+    return float(np.interp(lengths, list(seconds), list(seconds.values())).sum())
 
 
-def estimate_error(
-    model: DecoderOnlyTransformer, steps: Mapping[int, float], grid: Sequence[int], batch: int
-) -> float:
-    """Estimated by measured seconds of sampling the grid at half its size along each axis."""
-    half = tuple(max(1, n // 2) for n in grid)
-    measured = median(duration(lambda: sample_codes(model, half, batch)) for _ in range(REPEATS))
-    return integrate(steps, math.prod(half)) / measured
+def compare_peer(
+    model: DecoderOnlyTransformer,
+    grid: Sequence[int],
+    batch: int,
+    draw_cached: Callable[[], object],
+    *,
+    full: bool,
+    rounds: int,
+) -> dict[str, Any]:
+    """The peer's time for the grid by that of a cached draw, taken in turns.
+
+    Estimated from the time of a step at some lengths. `estimate_error` is estimated by measured
+    time on the grid of half the size along each axis.
+    """
+    number, half = math.prod(grid), tuple(max(1, n // 2) for n in grid)
+    of_length = steps(model, len(grid), batch)
+    times = time_in_turns(
+        {"cached": draw_cached, "half": lambda: sample_codes(model, half, batch)}
+        | {str(length): step for length, step in of_length.items()},
+        rounds,
+    )
+    estimates = [
+        {length: float(times[str(length)][turn, 0]) for length in of_length}
+        for turn in range(rounds)
+    ]
+    whole = np.array([integrate(seconds, number) for seconds in estimates])
+    part = np.array([integrate(seconds, math.prod(half)) for seconds in estimates])
+    row: dict[str, Any] = {
+        "parameters": num_parameters(model),
+        "depth": len(model.blocks),
+        "width": model.attn_layers_dim,
+        "heads": model.attn_layers_heads,
+        "step_s": {length: float(np.median(times[str(length)])) for length in of_length},
+        "estimated_s": float(np.median(whole)),
+        "estimate_error": float(np.median(part / times["half"][:, 0])),
+        "measured": bool(full and np.median(whole) < LIMIT),
+        "ratio": float(np.median(whole / times["cached"][:, 0])),
+    }
+    row["seconds"] = row["estimated_s"]
+    if row["measured"]:
+        row["seconds"], row["ratio"] = beside_cached(
+            draw_cached, model, number, lambda: sample_codes(model, grid, batch)
+        )
+    return row

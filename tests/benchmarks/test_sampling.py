@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from threadpoolctl import threadpool_info
 from benchmarks import passes, sampling
 from benchmarks.passes import (
     Work,
+    beside_cached,
     build_prior,
     compare,
     forward,
@@ -22,6 +24,7 @@ from benchmarks.passes import (
     random_codes,
     sample,
     scatter,
+    time_in_turns,
     whole_grid,
 )
 from benchmarks.transformer import (
@@ -29,7 +32,7 @@ from benchmarks.transformer import (
     build_transformer,
     integrate,
     sample_codes,
-    step_times,
+    steps,
 )
 from vqmri.cli import PRESETS
 from vqmri.params import Params
@@ -119,11 +122,35 @@ def test_logits_that_say_nothing_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_turns_have_a_round_that_does_not_count() -> None:
     called: list[str] = []
-    times = sampling.time_in_turns(
-        {"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 2
-    )
+    times = time_in_turns({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 2)
     assert called == ["a", "b"] * 3
     assert [array.shape for array in times.values()] == [(2, 1), (2, 1)]
+
+
+def test_cached_draws_are_spread_over_a_long_run_and_do_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, model = [0.0], torch.nn.Identity()
+    monkeypatch.setattr(passes, "DRAWS", 3)
+
+    def take(seconds: float) -> None:
+        clock[0] += seconds
+
+    def duration(call: Callable[[], object]) -> float:
+        start = clock[0]
+        call()
+        return clock[0] - start
+
+    def run() -> None:
+        for _ in range(7):
+            model(0)
+            take(4.0)
+
+    monkeypatch.setattr(passes, "duration", duration)
+    assert beside_cached(lambda: take(0.5), model, 7, run) == (28.0, 56.0)
+    assert clock == [28.0 + 4 * 0.5]
+    model(0)
+    assert clock == [30.0]  # the hook is gone
 
 
 def test_integration_is_exact_on_straight_lines() -> None:
@@ -143,20 +170,22 @@ def test_a_peer_that_cannot_be_as_large_is_refused() -> None:
         build_transformer(256, 16, 1000)
 
 
-def test_the_peer_draws_codes_and_its_steps_are_timed_to_the_last() -> None:
+def test_the_peer_draws_codes_and_its_steps_reach_to_the_last() -> None:
     model = build_transformer(256, 16, 400_000)
     codes = sample_codes(model, TINY.grid, 3)
     assert codes.shape == (3, *TINY.grid)
     assert 0 <= int(codes.min()) <= int(codes.max()) < 256
-    steps = step_times(model, 3, 2)
-    assert list(steps) == [1, 2, 4, 7, 10, 13, 16]
-    lengths = []
+    lengths: list[int] = []
     model.register_forward_pre_hook(
         lambda _, __, given: lengths.append(given["x"].shape[1]), with_kwargs=True
     )
     sample_codes(model, TINY.grid, 3)
-    sample_codes(model, (1, 1, 1), 3, known=6)
-    assert lengths == [*range(1, 17), 7]
+    assert lengths == [*range(1, 17)]
+    lengths.clear()
+    for length, step in steps(model, 3, 2).items():
+        step()
+        assert lengths[-1] == length
+    assert lengths == [1, 2, 4, 7, 10, 13, 16]
 
 
 @pytest.mark.parametrize("full", [False, True])
