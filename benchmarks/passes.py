@@ -19,7 +19,6 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.timing import Times
 from vqmri.build.train_prior import prior_arguments
 from vqmri.params import Params, TrainPrior
 from vqmri.prior import Prior
@@ -82,8 +81,8 @@ def duration(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def time_in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> Times:
-    """Seconds of each call in each round, after one round that does not count: it compiles."""
+def time_in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each call, (round, 1), after one round that does not count: it compiles."""
     times = {name: np.zeros((rounds, 1)) for name in calls}
     for turn in range(-1, rounds):
         for name, call in calls.items():
