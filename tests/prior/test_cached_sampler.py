@@ -120,7 +120,7 @@ def test_it_draws_what_the_reference_draws(case: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-@pytest.mark.parametrize("case", ["attention", "covariates, levels, attention", "gains and levels"])
+@pytest.mark.parametrize("case", CASES)
 def test_however_it_is_chosen(case: str, choice: str) -> None:
     check(prior(3, **CASES[case]), CHOICES[choice])
 
