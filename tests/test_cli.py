@@ -111,3 +111,26 @@ def test_clean_removes_unpublished_work_but_not_what_is_in_use(
     assert (work / "codes-0123456789abcdef").exists()
     assert CliRunner().invoke(main, ["clean"]).exit_code == 0
     assert not (work / "codes-0123456789abcdef").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ([], {}),
+        (["--seed", "0", "--guidance", "0"], {"seed": 0, "guidance": 0.0}),
+        (["--extrapolate", "--top-k", "5"], {"extrapolate": True, "top_k": 5}),
+        (["--covariate", "age=60"], {"covariates": {"age": 60}}),
+    ],
+)
+def test_only_what_was_asked_for_changes_a_sample(
+    options: list[str], changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def run(name: str, root: Path, *, changes: object, out: Path | None) -> dict[str, float]:
+        seen.append(changes)
+        return {}
+
+    monkeypatch.setattr("vqmri.stages.run.run", run)
+    assert CliRunner().invoke(main, ["sample", *options]).exit_code == 0
+    assert seen == [changes]

@@ -90,21 +90,26 @@ def _number(text: str) -> str | int | float:
     return text
 
 
+def _of_whom(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say whose scan it is."""
+    covariates = click.option(
+        "--covariate",
+        "covariates",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_covariates,
+        help="Of the subject, as sex=F; may be repeated. What is not named is left open.",
+    )
+    extrapolate = click.option(
+        "--extrapolate",
+        is_flag=True,
+        help="Allow a covariate outside the range of the training subjects.",
+    )
+    return covariates(extrapolate(command))
+
+
 @main.command()
-@click.option(
-    "--covariate",
-    "covariates",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=_covariates,
-    help="Of the synthetic subjects, as sex=F; may be repeated.",
-)
-@click.option(
-    "--extrapolate",
-    is_flag=True,
-    default=None,
-    help="Allow a covariate outside the range of the training subjects.",
-)
+@_of_whom
 @click.option("--count", type=int, help="Number of samples.")
 @click.option("--seed", type=int, help="With a sample's number it decides that sample.")
 @click.option("--temperature", type=float, help="Divides the logits before each draw.")
@@ -120,26 +125,18 @@ def sample(out: Path | None, **options: object) -> None:
     """Draw synthetic scans: data/samples, or what the options ask for in --out."""
     from vqmri.stages.run import run
 
-    changes = {name: value for name, value in options.items() if value not in (None, {})}
+    changes = {
+        name: value
+        for name, value in options.items()
+        if value not in (None, {}) and value is not False  # and 0 is a value
+    }
     metrics = run("sample", Path.cwd(), changes=changes, out=out)
     click.echo(json.dumps(metrics, sort_keys=True))
 
 
 @main.command()
 @click.argument("scan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--covariate",
-    "covariates",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=_covariates,
-    help="Of the scan's subject, as sex=F; may be repeated. What is not named is unknown.",
-)
-@click.option(
-    "--extrapolate",
-    is_flag=True,
-    help="Allow a covariate outside the range of the training subjects.",
-)
+@_of_whom
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -49,6 +49,11 @@ class Layout:
             raise ValueError(f"no output is called {name!r}")
         return self.data / name
 
+    def is_own(self, place: Path, raw: str) -> bool:
+        """Whether a place lies in a folder that stages write or read; `raw` as in params.yaml."""
+        own = [*map(self.output, MADE_BY), self.work, self.data / "raw", self.root / raw]
+        return any(place.resolve().is_relative_to(folder.resolve()) for folder in own)
+
     def need(self, name: str) -> Path:
         """A published output; InputError says which command makes it."""
         folder = self.output(name)

@@ -8,14 +8,17 @@ from vqmri.prior.choice import Choice
 from vqmri.prior.graphed_sampler import graphed
 from vqmri.prior.sampler import draw, one_by_one
 
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("choice", ["T = 1", "all"])
 @pytest.mark.parametrize("case", CASES)
-def test_it_draws_what_the_reference_draws(case: str, choice: str) -> None:
+def test_it_draws_what_the_reference_draws(case: str, choice: str, device: str) -> None:
     module = prior(1, **CASES[case])
     expected = drawn(module, one_by_one, CHOICES[choice])
-    found = drawn(module, graphed, CHOICES[choice])
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    found = drawn(module.to(device), graphed, CHOICES[choice])
+    assert all(torch.equal(one.cpu(), other) for one, other in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("number", [1, 14, 15, 59])
@@ -26,18 +29,9 @@ def test_it_completes_what_has_begun(number: int) -> None:
     assert torch.equal(drawn(module, graphed, Choice(), begun)[0], expected[0])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("case", CASES)
-def test_as_a_cuda_graph_it_draws_what_the_reference_draws(case: str) -> None:
-    module = prior(2, **CASES[case])
-    expected = drawn(module, one_by_one, Choice())
-    found = drawn(module.cuda(), graphed, Choice())
-    assert all(torch.equal(one.cpu(), other) for one, other in zip(found, expected, strict=True))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_second_draw_is_the_same() -> None:
-    module = prior(3, **CASES["attention"]).cuda()
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_second_draw_is_the_same(device: str) -> None:
+    module = prior(3, **CASES["attention"]).to(device)
     first, second = (
         draw(module, seed=0, numbers=[0, 1], choice=Choice(), sampler=graphed) for _ in range(2)
     )

@@ -58,18 +58,20 @@ def write_scan(
     for name, channel, data in zip(suffixes, channels, volume, strict=True):
         values = _labels(data, channel.label_values) if channel.label_values else data
         path = folder / scan_path(label, name)
-        replace_file(path, _nifti(values, affine))
+        replace_file(path, nifti_bytes(values, affine, "synthetic scan made by vqmri"))
         sidecar = path.with_name(path.name.removesuffix(".nii.gz") + ".json")
         replace_file(sidecar, _json({"Synthetic": True, **about}))
 
 
-def _nifti(data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]) -> bytes:
-    """A gzipped file: grey values as float32, integers as they are."""
+def nifti_bytes(
+    data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], description: str
+) -> bytes:
+    """A gzipped file: real numbers as float32, integers as they are; equal data, equal bytes."""
     if data.dtype.kind == "f":
         data = data.astype(np.float32)
     image: Any = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
-    image.header["descrip"] = b"synthetic scan made by vqmri"
+    image.header["descrip"] = description.encode()
     return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from vqmri.build.sample import choice
 from vqmri.codes import CodeWriter, code_maps
 from vqmri.errors import ParamsError
-from vqmri.layout import MADE_BY, Layout
+from vqmri.layout import Layout
 from vqmri.outputs import Identity, Manifest, publishing, replace_file
 from vqmri.outputs.manifest import MANIFEST, digest
 from vqmri.params import Params, Sample
@@ -107,10 +107,7 @@ def sample(
 
 def _may_write(out: Path, data: Layout, raw: str) -> None:
     """Refuse a folder that is the project's own, or holds anything but samples."""
-    place = out.resolve()
-    own = [data.output(name) for name in MADE_BY] + [data.work, data.data / "raw", data.root / raw]
-    inside = any(place.is_relative_to(folder.resolve()) for folder in own)
-    if inside or data.data.resolve().is_relative_to(place):
+    if data.is_own(out, raw) or data.data.resolve().is_relative_to(out.resolve()):
         raise ParamsError(f"--out {out}: that folder is the project's own. Name another.")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return

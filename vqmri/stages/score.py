@@ -8,25 +8,20 @@ turn a small finding into the usual before the prior sees it. Compare scans by t
 a total grows with the field of view.
 """
 
-import gzip
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
-from jaxtyping import Float
-
 from vqmri.build.ingest import normaliser
 from vqmri.errors import InputError, IntegrityError, ParamsError
 from vqmri.evaluation.unusualness import Unusualness, unusualness
-from vqmri.layout import MADE_BY, Layout
+from vqmri.layout import Layout
 from vqmri.outputs import Manifest, replace_file
 from vqmri.outputs.manifest import digest
 from vqmri.params import Ingest, Params
 from vqmri.prior.covariates import encode
-from vqmri.scans import image_file, nifti
+from vqmri.scans import bids, image_file, nifti
 from vqmri.scans.check import REFUSALS, Refused
 from vqmri.scans.volume import Volume
 from vqmri.shapes import Box
@@ -72,7 +67,8 @@ def score(
         "Covariates": dict(covariates or {}),
     }
     replace_file(_sidecar(target), _json(found, about))
-    replace_file(target, _nifti(found.voxels, volume.affine))
+    description = "bits of a scan's codes, by vqmri"
+    replace_file(target, bids.nifti_bytes(found.voxels, volume.affine, description))
     return {
         "map": str(target),
         "total_bits": found.total_bits,
@@ -94,8 +90,7 @@ def _may_write(target: Path, data: Layout, raw: str) -> None:
     for path in (target, _sidecar(target)):
         if path.exists():
             raise ParamsError(f"{path} exists. Remove it, or name another map with `--out`.")
-    own = [data.output(name) for name in MADE_BY] + [data.work, data.data / "raw", data.root / raw]
-    if any(target.resolve().is_relative_to(folder.resolve()) for folder in own):
+    if data.is_own(target, raw):
         raise ParamsError(
             f"{target} would lie in a folder that is the project's own. Name another map with "
             "`--out`."
@@ -157,11 +152,3 @@ def _json(found: Unusualness, about: Mapping[str, Any]) -> bytes:
         "DensityBitsOfMaps": found.density_bits,
     }
     return (json.dumps(values, indent=1) + "\n").encode()
-
-
-def _nifti(voxels: Float[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]) -> bytes:
-    """A gzipped float32 file; equal maps give equal bytes."""
-    image: Any = nib.Nifti1Image(voxels.astype(np.float32), affine)
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = b"bits of a scan's codes, by vqmri"
-    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
