@@ -119,7 +119,10 @@ def _key(source: DicomSource, root: Path) -> str | None:
 
 
 def _key_digest(source: DicomSource, root: Path) -> dict[str, str]:
-    """A trace of the key, so that another key is another output; 8 digits tell nothing of it."""
+    """A trace of the key, so that another key is another output.
+
+    32 bits tell keys apart and are too few to confirm a guess of a long random one.
+    """
     key = _key(source, root)
     return {} if key is None else {"subject_key": sha256(b"vqmri" + key.encode()).hexdigest()[:8]}
 
