@@ -62,8 +62,26 @@ _HELP = {
     "evaluate": "Measure, and write the report: data/report.",
 }
 for _name in STAGES:
-    if _name != "sample":  # the one with options
+    if _name not in ("ingest", "sample"):  # those with options
         main.command(_name, help=_HELP[_name])(_stage(_name))
+
+
+@main.command(help=_HELP["ingest"])
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes; left out, as many as the machine has cores if there is enough to do.",
+)
+def ingest(workers: int | None) -> None:
+    """Run the stage on as many processes as are asked for."""
+    from vqmri.stages.run import run
+
+    each = None
+    if workers is not None:
+        from vqmri.stages.workers import processes
+
+        each = map if workers == 1 else processes(workers)
+    click.echo(json.dumps(run("ingest", Path.cwd(), each=each), sort_keys=True))
 
 
 def _covariates(
@@ -134,9 +152,38 @@ def sample(out: Path | None, **options: object) -> None:
     click.echo(json.dumps(metrics, sort_keys=True))
 
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_mask = click.option("--mask", type=_FILE, help="Its brain mask, if this project's scans have one.")
+
+
 @main.command()
-@click.argument("scan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("scan", type=_FILE)
+@_mask
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="In .nii.gz, in place of SCAN_reconstruction.nii.gz in the current folder.",
+)
+def reconstruct(scan: Path, **options: Any) -> None:
+    """Encode SCAN, a NIfTI file, decode it, and write it back onto its own grid.
+
+    Intensities are in the scan's own units. A JSON file beside it says what was done to the scan,
+    how close the reconstruction is and what its codes cost.
+    """
+    from vqmri.params import PARAMS, Params
+
+    params = Params.load(Path(PARAMS))
+
+    from vqmri.layout import Layout
+    from vqmri.stages.reconstruct import reconstruct as of
+
+    click.echo(json.dumps(of(params, Layout(Path.cwd()), scan, **options), sort_keys=True))
+
+
+@main.command()
+@click.argument("scan", type=_FILE)
 @_of_whom
+@_mask
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),

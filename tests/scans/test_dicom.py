@@ -1,17 +1,13 @@
 import hashlib
 import logging
 import pickle
-import random
 import re
 import shutil
-import subprocess
-import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
@@ -19,75 +15,24 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID
 
 from tests.scans import dicom_files as files
+from tests.scans.dicom_reading import assert_placed, find, only, outcome, outcomes
+from tests.scans.test_dicom_conversion import UNDECODABLE
+from tests.scans.test_dicom_image import FAULTY
 from vqmri.errors import InputError
-from vqmri.scans import dicom, dicom_conversion
+from vqmri.scans import dicom
 from vqmri.scans.check import Refused
-from vqmri.scans.volume import Candidate, Volume
+from vqmri.scans.volume import Candidate
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 REAL = SHARED / "dicom"
 NASTY = SHARED / "nasty" / "pydicom"
 needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="the shared data are not here")
 
+pytestmark = pytest.mark.usefixtures("temporary")
+
 DICOMDIR = UID("1.2.840.10008.1.3.10")
 OTHER = f"{files.STUDY}.7"
 """A second series of the same study."""
-
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the module puts its copies; the tests look whether it cleans up."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
-
-
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    folder = tmp_path / "raw"
-    folder.mkdir()
-    return folder
-
-
-def find(raw: Path, **options: Any) -> list[Candidate]:
-    defaults = {"description": None, "subject_key": "secret", "covariates": ["age", "sex"]}
-    return dicom.find(raw, **defaults | options)
-
-
-def only(raw: Path) -> Candidate:
-    (candidate,) = find(raw)
-    return candidate
-
-
-def outcome(raw: Path, candidate: Candidate) -> str:
-    """The code of the refusal, or "read"."""
-    try:
-        dicom.read(raw, candidate)
-    except Refused as refused:
-        return refused.code
-    return "read"
-
-
-def outcomes(raw: Path) -> dict[str, str]:
-    return {candidate.source: outcome(raw, candidate) for candidate in find(raw)}
-
-
-def assert_placed(volume: Volume, count: int = files.SLICES) -> None:
-    """Every pixel is in the volume where its header says."""
-    assert volume.affine is not None
-    assert volume.data.size == count * files.ROWS * files.COLUMNS
-    row, column = np.mgrid[: files.ROWS, : files.COLUMNS]
-    for number in range(count):
-        place = files.position(number)[:, None, None] + (
-            files.COLUMN[:, None, None] * row * files.SPACING[0]
-            + files.ROW[:, None, None] * column * files.SPACING[1]
-        )
-        world = place.reshape(3, -1) * [[-1], [-1], [1]]
-        voxel = np.linalg.solve(volume.affine[:3, :3], world - volume.affine[:3, 3:])
-        index = np.rint(voxel).astype(int)
-        assert np.abs(voxel - index).max() < 1e-3
-        assert np.array_equal(volume.data[0][tuple(index)], files.pixels(number).ravel())
 
 
 # What is read
@@ -102,7 +47,6 @@ def test_a_series_of_slices_is_one_volume(raw: Path, temporary: Path, bare: bool
     assert volume.data.dtype == np.float32
     assert_placed(volume)
     assert sha256 == hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
-    assert sha256 == dicom.digest(raw, candidate)
     assert not list(temporary.iterdir())
 
 
@@ -151,6 +95,16 @@ def test_other_files_are_passed_over(raw: Path) -> None:
     assert only(raw).source == "scan/IM0000"
 
 
+@pytest.mark.parametrize("empty", [True, False], ids=["empty", "absent"])
+def test_a_file_with_the_mark_and_no_class_is_a_damaged_one(raw: Path, empty: bool) -> None:
+    made = files.image(SOPClassUID=UID("") if empty else None, Rows=None, Columns=None)
+    made.file_meta.MediaStorageSOPClassUID = UID("")
+    if not empty:
+        del made.file_meta.MediaStorageSOPClassUID
+    made.save_as(raw / "file")
+    assert outcomes(raw) == {"file": "unreadable"}
+
+
 def test_the_same_image_twice_counts_once(raw: Path) -> None:
     files.write(files.stack(), raw / "a")
     shutil.copytree(raw / "a", raw / "copy of a")
@@ -158,130 +112,6 @@ def test_the_same_image_twice_counts_once(raw: Path) -> None:
 
 
 # What is refused
-
-
-def without(number: int) -> list[Dataset]:
-    return [image for i, image in enumerate(files.stack(7)) if i != number]
-
-
-def replaced(number: int, image: Dataset) -> list[Dataset]:
-    return [image if i == number else slice_ for i, slice_ in enumerate(files.stack())]
-
-
-def moved(shift: float) -> list[Dataset]:
-    place = [f"{v:.8f}" for v in files.position(2) + shift * files.NORMAL]
-    return replaced(2, files.image(2, ImagePositionPatient=place))
-
-
-def rgb() -> list[Dataset]:
-    picture = bytes(3 * files.ROWS * files.COLUMNS)
-    fields: dict[str, Any] = {
-        "SamplesPerPixel": 3,
-        "PhotometricInterpretation": "RGB",
-        "PlanarConfiguration": 0,
-    }
-    bits: dict[str, Any] = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": picture}
-    return list(files.stack(**fields, **bits))
-
-
-def echoes() -> list[Dataset]:
-    second = files.stack(EchoTime=5.0)
-    for image in second:
-        image.SOPInstanceUID += "9"
-    return [*files.stack(), *second]
-
-
-FAULTY: dict[str, tuple[Callable[[], list[Any]], str]] = {
-    "RGB": (rgb, "not-real"),
-    "inverted": (lambda: files.stack(PhotometricInterpretation="MONOCHROME1"), "not-real"),
-    "CT": (lambda: files.stack(Modality="CT"), "not-mr"),
-    "no modality": (lambda: files.stack(Modality=None), "not-mr"),
-    "missing slice": (lambda: without(3), "slices-missing"),
-    "shifted slice": (lambda: moved(0.5), "slices-missing"),
-    "slice at another's place": (lambda: moved(files.STEP), "not-one-volume"),
-    "two echoes": (echoes, "not-one-volume"),
-    "one UID, two images": (
-        lambda: replaced(2, files.image(2, SOPInstanceUID=f"{files.SERIES}.1")),
-        "not-one-volume",
-    ),
-    "mosaic": (
-        lambda: files.stack(1, ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"]),
-        "not-one-volume",
-    ),
-    "localizer": (
-        lambda: files.stack(3, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
-        "not-one-volume",
-    ),
-    "three directions": (
-        lambda: replaced(2, files.image(2, ImageOrientationPatient=[1, 0, 0, 0, 1, 0])),
-        "not-one-volume",
-    ),
-    "two sizes": (
-        lambda: replaced(2, files.image(2, Rows=4, PixelData=bytes(80))),
-        "not-one-volume",
-    ),
-    "one slice": (lambda: files.stack(1), "not-3d"),
-    "no position": (lambda: files.stack(ImagePositionPatient=None), "no-affine"),
-    "no orientation": (lambda: files.stack(ImageOrientationPatient=None), "no-affine"),
-    "zero orientation": (lambda: files.stack(ImageOrientationPatient=[0] * 6), "bad-affine"),
-    "frames without places": (
-        lambda: [files.enhanced(PerFrameFunctionalGroupsSequence=Items([]))],
-        "no-affine",
-    ),
-    "missing frame": (
-        lambda: [files.enhanced(NumberOfFrames=5)],
-        "no-affine",
-    ),
-    "no pixels": (lambda: files.stack(PixelData=None), "unreadable"),
-    "too few pixels": (lambda: files.stack(PixelData=bytes(80)), "unreadable"),
-    "promises much": (lambda: [files.enhanced(Rows=65535, Columns=65535)], "too-large"),
-    "constant": (lambda: files.stack(PixelData=bytes(160)), "constant"),
-    "lossy 12 bit JPEG": (
-        lambda: [files.compressed(n, "1.2.840.10008.1.2.4.51") for n in range(6)],
-        "dicom-conversion",
-    ),
-    "MPEG2": (
-        lambda: [files.compressed(n, "1.2.840.10008.1.2.4.100") for n in range(6)],
-        "dicom-conversion",
-    ),
-    "damaged JPEG 2000": (
-        lambda: [files.compressed(n, "1.2.840.10008.1.2.4.90") for n in range(6)],
-        "dicom-conversion",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FAULTY)
-def test_faulty_series_are_refused(raw: Path, temporary: Path, name: str) -> None:
-    make, code = FAULTY[name]
-    files.write(make(), raw)
-    assert outcomes(raw) == {"IM0000": code}
-    assert not list(temporary.iterdir())
-
-
-@pytest.mark.parametrize("length", [130, 140, 200, 400, 700, -161, -1])
-def test_a_file_cut_anywhere_is_never_silent(raw: Path, length: int) -> None:
-    """Its header is gone and it is a candidate of its own, or its series is refused."""
-    path = files.write(files.stack(), raw)[2]
-    path.write_bytes(path.read_bytes()[:length])
-    found = outcomes(raw)
-    assert "unreadable" in found.values() or length < 132
-    assert found["IM0000"] in ("unreadable", "slices-missing")
-
-
-def test_compressed_pixels_that_end_early_are_refused(raw: Path) -> None:
-    """dcm2niix itself decodes what there is, and says nothing."""
-    paths = files.write([files.compressed(n, "1.2.840.10008.1.2.4.90") for n in range(6)], raw)
-    paths[5].write_bytes(paths[5].read_bytes()[:-9])
-    assert outcomes(raw) == {"IM0000": "unreadable"}
-
-
-def test_a_deflated_file_is_not_inflated(raw: Path) -> None:
-    made = files.image()
-    made.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.1.99")
-    files.write([made], raw)
-    assert outcomes(raw) == {"IM0000": "dicom-conversion"}
-    assert only(raw).subject == "unknown"  # nor was it to find it
 
 
 def test_a_file_that_is_gone_is_refused(raw: Path) -> None:
@@ -311,91 +141,6 @@ def test_a_path_out_of_the_raw_folder_is_refused(raw: Path, tmp_path: Path) -> N
     files.write(files.stack(), tmp_path / "outside")
     names = tuple(f"../outside/IM{number:04d}" for number in range(6))
     assert outcome(raw, Candidate(names[0], "a", {}, files=names)) == "outside"
-
-
-def test_dcm2niix_is_stopped_in_time(raw: Path, temporary: Path) -> None:
-    files.write(files.stack(), raw)
-    with pytest.raises(Refused, match="dicom-conversion: dcm2niix took longer than 1e-05 s"):
-        dicom.read(raw, only(raw), timeout_s=1e-5)
-    assert not list(temporary.iterdir())
-
-
-@pytest.mark.parametrize("change", ["shift", "lose a slice"])
-def test_a_conversion_that_is_not_faithful_is_refused(
-    raw: Path, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
-    convert = dicom_conversion.convert
-
-    def worse(folder: Path, timeout_s: float) -> Path:
-        path = convert(folder, timeout_s)
-        image: Any = nib.load(path)
-        data, affine = np.asarray(image.dataobj).copy(), image.affine.copy()
-        affine[2, 3] += 0.3
-        kept = (data, affine) if change == "shift" else (data[..., 1:], image.affine)
-        nib.save(nib.Nifti1Image(*kept), path)
-        return path
-
-    monkeypatch.setattr(dicom_conversion, "convert", worse)
-    files.write(files.stack(), raw)
-    assert outcomes(raw) == {"IM0000": "dicom-conversion"}
-
-
-@pytest.mark.parametrize(
-    ("code", "outputs", "refusal"),
-    [
-        (0, 0, "not-one-volume: dcm2niix made 0 volumes of it"),
-        (0, 2, "not-one-volume: dcm2niix made 2 volumes of it"),
-        (-11, 1, "dicom-conversion: dcm2niix ended with exit code -11: it was killed"),
-        (10, 1, "exit code 10: it found an incomplete volume"),
-        (99, 1, "exit code 99: see its documentation"),
-    ],
-)
-def test_what_dcm2niix_leaves_is_heeded(
-    raw: Path, monkeypatch: pytest.MonkeyPatch, code: int, outputs: int, refusal: str
-) -> None:
-    def pretended(command: list[str], **options: Any) -> Any:
-        for number in range(outputs):
-            Path(options["cwd"], "out", f"volume{number}.nii").touch()
-        return subprocess.CompletedProcess(command, code)
-
-    monkeypatch.setattr(subprocess, "run", pretended)
-    files.write(files.stack(), raw)
-    with pytest.raises(Refused, match=refusal):
-        dicom.read(raw, only(raw))
-
-
-def test_files_without_a_uid_are_told_apart(raw: Path) -> None:
-    files.write(files.stack(SOPInstanceUID=None, SeriesInstanceUID=files.SERIES), raw)
-    assert outcomes(raw) == {"IM0000": "read"}
-
-
-def test_a_users_defaults_file_means_nothing(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / ".dcm2nii.ini").write_text("isGZ=1\nisCrop=1\nisMaintain16BitPrecision=0\n")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    files.write(files.stack(), raw)
-    assert_placed(dicom.read(raw, only(raw))[0])
-
-
-def test_any_damage_to_a_file_is_refused_or_harmless(raw: Path) -> None:
-    """Whatever its bytes say, a file gives a volume or a refusal; nothing ends the run."""
-    chance = random.Random(0)
-    (path,) = files.write([files.enhanced()], raw)
-    whole = path.read_bytes()
-    seen = set()
-    for _ in range(150):
-        data = bytearray(whole)
-        for _ in range(chance.choice([1, 2, 8])):
-            data[chance.randrange(132, len(whole))] = chance.choice(
-                [0, 127, 255, chance.randrange(256)]
-            )
-        path.write_bytes(data)
-        try:
-            seen |= set(outcomes(raw).values())
-        except InputError:
-            seen.add("other")
-    assert {"read", "unreadable"} <= seen
 
 
 # Who and what it is of
@@ -532,7 +277,7 @@ def hostile(number: int) -> list[Any]:
     kinds: list[Callable[[], list[Any]]] = [
         lambda: list(files.stack(5)),
         lambda: list(files.stack(5)),
-        *(make for make, _ in FAULTY.values()),
+        *(make for make, _ in (FAULTY | UNDECODABLE).values()),
     ]
     made = (kinds[number % len(kinds)]() + list(files.stack(5)))[:5] if number > 1 else kinds[0]()
     for each in made:
@@ -582,24 +327,6 @@ def test_no_text_of_a_header_leaves(
     assert "MRN-4711" not in everything
 
 
-def test_nothing_that_dcm2niix_prints_is_seen(
-    raw: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    run = subprocess.run
-    seen: list[Any] = []
-
-    def watched(command: list[str], **options: Any) -> Any:
-        seen.append((command, options["env"]))
-        return run(command, **options)
-
-    monkeypatch.setattr(subprocess, "run", watched)
-    files.write(files.stack(ProtocolName="CANARY"), raw / "Doe^Jane")
-    dicom.read(raw, only(raw))
-    assert capfd.readouterr() == ("", "")
-    ((command, environment),) = seen
-    assert not any("Doe" in word for word in [*command, *environment.values()])
-
-
 # Real data
 
 ONE_VOLUME = {
@@ -622,16 +349,6 @@ def test_every_real_series_is_read_or_refused_as_it_should() -> None:
         **{f"dcm_qa_nih/20180918Si/mr_000{n}": "not-one-volume" for n in (3, 4, 5, 6)},
     }
     assert len(found["dcm_qa_nih/20180918GE/mr_0004"][1].files) == 150
-
-
-@needs_data
-@pytest.mark.parametrize("name", [name for name, ref in ONE_VOLUME.items() if ref])
-def test_real_volumes_are_those_of_the_reference(name: str) -> None:
-    volume, _ = dicom.read(REAL, next(c for c in find(REAL) if c.source.startswith(name)))
-    reference: Any = nib.load(REAL / Path(name).parent / "ref_dcm2niix" / str(ONE_VOLUME[name]))
-    assert np.array_equal(volume.data[0], np.asarray(reference.dataobj, dtype=np.float32))
-    assert volume.affine is not None
-    assert np.allclose(volume.affine, reference.affine, atol=1e-4)
 
 
 @needs_data

@@ -28,9 +28,9 @@ def noise(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(SHAPE)
 
 
-def codes(scan: Volume, sform: np.ndarray | None = None, qform: np.ndarray | None = None) -> list:
+def codes(scan: Volume, qform: np.ndarray | None = None) -> list:
     summary = summarise(scan, scan, BOX)
-    found = doubts_of_scan("a.nii", scan, summary, sform=sform, qform=qform)
+    found = doubts_of_scan("a.nii", replace(scan, qform=qform), summary)
     assert all(doubt.source == "a.nii" and doubt.reason for doubt in found)
     return [doubt.code for doubt in found]
 
@@ -58,18 +58,24 @@ def test_a_doubt_has_a_code_of_the_table() -> None:
 def test_an_ordinary_scan_raises_none() -> None:
     scan = scan_of(noise(), (1.0, 1.0, 3.0))
     assert codes(scan) == []
-    assert codes(scan, scan.affine, scan.affine) == []
-    assert codes(scan, scan.affine, None) == []
+    assert codes(scan, scan.affine) == []
 
 
 def test_forms_that_disagree() -> None:
     scan = scan_of(noise())
     near, far, flipped = np.eye(4), np.eye(4), np.diag([-1.0, 1, 1, 1])
     near[0, 3], far[0, 3] = 0.9, 1.1
-    assert codes(scan, np.eye(4), near) == []
-    assert codes(scan, np.eye(4), far) == ["forms-disagree"]
-    assert codes(scan, np.eye(4), flipped) == ["forms-disagree"]
-    assert codes(scan, np.eye(4), np.full((4, 4), np.nan)) == ["forms-disagree"]
+    assert codes(scan, near) == []
+    assert codes(scan, far) == ["forms-disagree"]
+    assert codes(scan, flipped) == ["forms-disagree"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_qform_that_is_not_finite_disagrees(value: float) -> None:
+    whole, offset = np.full((4, 4), value), np.eye(4)
+    offset[0, 3] = value
+    assert codes(scan_of(noise()), whole) == ["forms-disagree"]
+    assert codes(scan_of(noise()), offset) == ["forms-disagree"]
 
 
 def test_a_turn_is_measured_at_the_corners() -> None:

@@ -92,6 +92,17 @@ def test_nibabel_reads_the_same_of_a_pair(tmp_path: Path) -> None:
     assert np.array_equal(volume.affine, image.affine)
 
 
+def test_a_pair_has_both_affines_too(tmp_path: Path) -> None:
+    other = AFFINE + np.eye(4, k=3) * 5
+    header = pair_header()
+    header.set_qform(other, code=2)
+    volume, _ = nifti.read(write_pair(tmp_path, voxels(), header))
+    assert volume.affine is not None
+    assert volume.qform is not None
+    assert np.array_equal(volume.affine, AFFINE)
+    assert np.allclose(volume.qform, other, atol=1e-5)
+
+
 def test_one_half_of_a_pair_is_refused(tmp_path: Path) -> None:
     path = write_pair(tmp_path, voxels())
     shutil.move(path, tmp_path / "other.hdr")
@@ -203,6 +214,7 @@ def test_freesurfers_images_are_read(tmp_path: Path, name: str, dtype: str, tail
     assert np.array_equal(volume.data[0], data)
     assert volume.affine is not None
     assert np.allclose(volume.affine, AFFINE, atol=1e-4)
+    assert volume.qform is None
     assert sha256 == hashlib.sha256(raw).hexdigest()
 
 

@@ -45,7 +45,8 @@ def of(scan: Volume) -> Fingerprint:
 
 
 def prepared(scan: Volume) -> tuple[Volume, tuple[tuple[int, int], ...]]:
-    return normalise(scan, spacing=(5.0,) * 3, shape=SHAPE, percentiles=(0.5, 99.5))
+    done = normalise(scan, spacing=(5.0,) * 3, shape=SHAPE, percentiles=(0.5, 99.5))
+    return done.volume, done.box
 
 
 def correlation(first: Fingerprint, second: Fingerprint) -> float:
@@ -183,8 +184,8 @@ def test_the_threshold_follows_what_is_usual() -> None:
 
 
 def test_thumbnails_of_two_data_sets_do_not_compare() -> None:
-    small, _ = normalise(head(0), spacing=(5.0,) * 3, shape=(16, 40, 16), percentiles=(0.5, 99.5))
-    other = fingerprint(head(0), small, ((0, 16), (0, 40), (0, 16)))
+    small = normalise(head(0), spacing=(5.0,) * 3, shape=(16, 40, 16), percentiles=(0.5, 99.5))
+    other = fingerprint(head(0), small.volume, ((0, 16), (0, 40), (0, 16)))
     with pytest.raises(ValueError, match="one size"):
         thumbnails([of(head(0)), other])
 
@@ -225,9 +226,7 @@ def test_rescans_of_a_person_are_told_from_other_people() -> None:
     prints = {}
     for name in names:
         scan, _ = nifti.read(OASIS / f"{name}_SS.nii.gz")
-        volume, box = normalise(
-            scan, spacing=(2.0,) * 3, shape=(96, 112, 96), percentiles=(0.5, 99.5)
-        )
-        prints[name] = fingerprint(scan, volume, box)
+        done = normalise(scan, spacing=(2.0,) * 3, shape=(96, 112, 96), percentiles=(0.5, 99.5))
+        prints[name] = fingerprint(scan, done.volume, done.box)
     found = near_duplicates(prints, {name: name for name in names}, dict.fromkeys(names, TRAIN))
     assert [(pair.first, pair.second) for pair in found] == [("1004", "1024"), ("1019", "1039")]

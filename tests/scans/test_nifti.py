@@ -126,6 +126,64 @@ def test_the_qform_is_used_when_there_is_no_sform(tmp_path: Path) -> None:
     assert np.allclose(volume.affine, AFFINE, atol=1e-5)
 
 
+def with_forms(qform: np.ndarray, **fields: float) -> bytes:
+    """A file with both codes set, and fields of its header overwritten."""
+    header = nifti_header()
+    header.set_qform(qform, code=1)
+    for name, value in fields.items():
+        header[name] = value
+    return in_bytes(header, voxels())
+
+
+def test_the_sform_is_followed_and_a_qform_beside_it_is_kept(tmp_path: Path) -> None:
+    other = AFFINE + np.eye(4, k=3) * 5
+    (tmp_path / "scan.nii").write_bytes(with_forms(other))
+    volume, _ = nifti.read(tmp_path / "scan.nii")
+    assert volume.affine is not None
+    assert volume.qform is not None
+    assert np.array_equal(volume.affine, AFFINE)
+    assert np.allclose(volume.qform, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("sform", [True, False])
+def test_one_affine_alone_has_no_other_beside_it(tmp_path: Path, sform: bool) -> None:
+    header = nifti_header()
+    header.set_sform(AFFINE, code=int(sform))
+    header.set_qform(AFFINE, code=int(not sform))
+    (tmp_path / "scan.nii").write_bytes(in_bytes(header, voxels()))
+    assert nifti.read(tmp_path / "scan.nii")[0].qform is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"quatern_b": 3.0},  # longer than any rotation's
+        {"quatern_b": np.nan},
+        {"qoffset_x": np.inf},
+    ],
+)
+def test_a_qform_that_is_no_affine_is_no_reason_to_refuse(
+    tmp_path: Path, fields: dict[str, float]
+) -> None:
+    (tmp_path / "scan.nii").write_bytes(with_forms(AFFINE, **fields))
+    volume, _ = nifti.read(tmp_path / "scan.nii")
+    assert volume.affine is not None
+    assert volume.qform is not None
+    assert np.array_equal(volume.affine, AFFINE)
+    assert not np.isfinite(volume.qform).all()
+
+
+def test_without_its_sign_of_handedness_a_qform_is_right_handed(tmp_path: Path) -> None:
+    """As the standard has it for a pixdim[0] of 0, which many tools write."""
+    right = np.diag([2.0, 1.5, 3, 1])
+    raw = bytearray(with_forms(right))
+    raw[76:80] = bytes(4)
+    (tmp_path / "scan.nii").write_bytes(raw)
+    volume, _ = nifti.read(tmp_path / "scan.nii")
+    assert volume.qform is not None
+    assert np.allclose(volume.qform, right)
+
+
 def test_a_small_scan_that_is_nearly_empty_is_read(tmp_path: Path) -> None:
     """It compresses about as far as a bomb does; its size is what tells them apart."""
     data = np.zeros((100, 100, 100), dtype=np.float32)

@@ -1,12 +1,14 @@
 from itertools import permutations, product
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from vqmri.scans.check import Refused, check_header
-from vqmri.scans.normalise import normalise
+from vqmri.scans.normalise import normalise as whole
 from vqmri.scans.volume import Volume, crop
+from vqmri.shapes import Box
 
 SHAPE = (7, 8, 9)
 LANDMARKS = {(1, 2, 6): 100.0, (5, 2, 3): 200.0, (2, 6, 7): 300.0}
@@ -17,6 +19,12 @@ ORIENTATIONS = [
     np.array([[axis, sign] for axis, sign in zip(axes, signs, strict=True)])
     for axes, signs in product(permutations(range(3)), product((1, -1), repeat=3))
 ]
+
+
+def normalise(scan: Volume, **options: Any) -> tuple[Volume, Box]:
+    """The volume and its field of view."""
+    done = whole(scan, **options)
+    return done.volume, done.box
 
 
 def scan_of(data: np.ndarray, affine: np.ndarray) -> Volume:
@@ -163,8 +171,8 @@ def test_percentiles_become_0_and_1() -> None:
 def test_intensities_of_any_scale_become_the_same() -> None:
     data = np.random.default_rng(0).gamma(2, 50, (6, 6, 6))
     options = {"spacing": (1.0,) * 3, "shape": (6, 6, 6), "percentiles": (1.0, 99.0)}
-    small, _ = normalise(scan_of(data, np.eye(4)), **options)  # type: ignore[arg-type]
-    large, _ = normalise(scan_of(data * 1e4, np.eye(4)), **options)  # type: ignore[arg-type]
+    small, _ = normalise(scan_of(data, np.eye(4)), **options)
+    large, _ = normalise(scan_of(data * 1e4, np.eye(4)), **options)
     assert np.allclose(small.data, large.data, atol=1e-5)
 
 
@@ -232,7 +240,7 @@ def test_a_label_map_is_turned_as_its_image_is(orientation: np.ndarray) -> None:
     scan = turned(upright, orientation)
     label = (scan.data[0] / 100).astype(np.float32)
     options = {"spacing": (2.0,) * 3, "shape": (10, 11, 12), "percentiles": (0.0, 100.0)}
-    volume, _ = normalise(Volume(scan.data, scan.affine, label), **options)  # type: ignore[arg-type]
+    volume, _ = normalise(Volume(scan.data, scan.affine, label), **options)
     assert volume.label is not None
     assert np.allclose(volume.label, volume.data[0] * 3, atol=1e-4)
 
@@ -242,9 +250,9 @@ def test_each_channel_has_a_scale_of_its_own() -> None:
     data = random.gamma(2, 50, (2, 6, 6, 6)).astype(np.float32)
     data[1] = data[1] * 1e4 - 7
     options = {"spacing": (1.5,) * 3, "shape": (6, 6, 6), "percentiles": (1.0, 99.0)}
-    both, _ = normalise(Volume(data, np.eye(4)), **options)  # type: ignore[arg-type]
+    both, _ = normalise(Volume(data, np.eye(4)), **options)
     for channel in (0, 1):
-        alone, _ = normalise(Volume(data[[channel]], np.eye(4)), **options)  # type: ignore[arg-type]
+        alone, _ = normalise(Volume(data[[channel]], np.eye(4)), **options)
         assert np.array_equal(both.data[channel], alone.data[0])
         assert both.data[channel].max() == 1
 

@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ def scan(seed: int, affine: Any = None) -> Volume:
 
 
 def seen(source: str, volume: Volume) -> Look:
-    normal, box = normalise(volume, spacing=(2, 2, 2), shape=(24, 24, 24), percentiles=(0.5, 99.5))
-    found = look(source, volume, normal, box)
+    done = normalise(volume, spacing=(2, 2, 2), shape=(24, 24, 24), percentiles=(0.5, 99.5))
+    found = look(source, volume, done.volume, done.box)
     assert found is not None
     return found
 
@@ -57,6 +57,17 @@ def test_an_odd_scan_has_a_row() -> None:
     records = [record("thick.nii", "a", TRAIN), record("other.nii", "b", HELD_OUT)]
     rows = assess(looks, records).files()["warnings.tsv"].decode().splitlines()
     assert rows[1] == "thick.nii\tanisotropic\tvoxels of 1 × 1 × 4 mm"
+
+
+def test_a_scan_whose_forms_disagree_has_a_row() -> None:
+    volume = scan(0)
+    assert volume.affine is not None
+    qform = volume.affine.copy()
+    qform[2, 3] += 7
+    looks = [seen("odd.nii", replace(volume, qform=qform)), seen("other.nii", scan(1))]
+    records = [record("odd.nii", "a", TRAIN), record("other.nii", "b", HELD_OUT)]
+    rows = assess(looks, records).files()["warnings.tsv"].decode().splitlines()
+    assert rows[1:] == ["odd.nii\tforms-disagree\ta corner is 7 mm apart"]
 
 
 def test_a_look_survives_json() -> None:

@@ -23,14 +23,16 @@ def test_pixels_become_intensities_from_0_to_1() -> None:
 
 def test_a_picture_of_the_size_is_untouched() -> None:
     volume = gradient(6, 9)
-    found, box = fit(volume, (6, 9))
+    done = fit(volume, (6, 9))
+    found, box = done.volume, done.box
     assert found is volume
     assert box == ((0, 6), (0, 9))
 
 
 @pytest.mark.parametrize("shape", [(12, 18), (3, 4), (20, 9), (6, 8)])
 def test_a_picture_of_another_size_is_made_to_fit(shape: tuple[int, int]) -> None:
-    found, box = fit(gradient(6, 9), shape)
+    done = fit(gradient(6, 9), shape)
+    found, box = done.volume, done.box
     assert found.data.shape == (2, *shape)
     assert box == ((0, shape[0]), (0, shape[1]))
     assert found.data.min() >= 0
@@ -43,14 +45,14 @@ def test_a_picture_of_another_size_is_made_to_fit(shape: tuple[int, int]) -> Non
 def test_what_does_not_fit_is_cut_off_on_both_sides() -> None:
     data = np.zeros((1, 4, 8), dtype=np.float32)
     data[..., 2:6] = 1
-    found, _ = fit(Volume(data), (4, 4))
+    found = fit(Volume(data), (4, 4)).volume
     assert np.all(found.data == 1)
 
 
 def test_no_overshoot() -> None:
     data = np.zeros((1, 4, 4), dtype=np.float32)
     data[..., 2:] = 1
-    found, _ = fit(Volume(data), (16, 16))
+    found = fit(Volume(data), (16, 16)).volume
     assert found.data.min() == 0
     assert found.data.max() == 1
 

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from tests.conftest import tiny_values
-from vqmri.build.ingest import digests, find
+from vqmri.build.ingest import find, inputs
 from vqmri.errors import InputError, ParamsError
 from vqmri.layout import Layout
+from vqmri.outputs.digests import FileDigests
 from vqmri.params import Params
 from vqmri.scans.store import VolumeStore
 from vqmri.stages.ingest import ingest
@@ -77,18 +78,19 @@ def test_one_session_alone(project: Layout) -> None:
 def test_an_output_depends_on_the_tables_that_are_asked(project: Layout) -> None:
     def of(**source: Any) -> dict[str, str]:
         settings = params(**source).ingest
-        return digests(settings, find(settings, 0, project.root), project.root)
+        with FileDigests(project.work / "digests.sqlite") as digests:
+            return inputs(settings, find(settings, 0, project.root), project.root, digests)
 
     images = {
         f"sub-0{n}/ses-{s}/anat/sub-0{n}_ses-{s}_T1w.nii.gz" for n in range(1, 5) for s in "ab"
     }
     assert set(of()) == images
     first = of(covariates=["age"])
-    assert set(first) == images | {"participants.tsv", "sub-02/sub-02_sessions.tsv"}
+    assert set(first) == images | {"tables"}
     table = project.root / "raw/participants.tsv"
     table.write_text(TABLE.replace("40", "41"))
     second = of(covariates=["age"])
-    assert {name for name in first if first[name] != second[name]} == {"participants.tsv"}
+    assert {name for name in first if first[name] != second[name]} == {"tables"}
 
 
 def test_a_column_that_is_empty_for_all_is_an_error(project: Layout) -> None:

@@ -40,9 +40,9 @@ def export(raw: Path, patients: int) -> None:
     (raw / "readme.txt").write_text("exported")
 
 
-def params(**source: Any) -> Params:
+def params(subject_key: str | None = None, **source: Any) -> Params:
     values = tiny_values()
-    values["ingest"] |= {"raw": "raw", "held_out": 0.3}
+    values["ingest"] |= {"raw": "raw", "held_out": 0.3, "subject_key": subject_key}
     values["ingest"]["source"] = {"kind": "dicom", **source}
     return Params.model_validate(values)
 
@@ -89,5 +89,5 @@ def test_a_key_names_subjects_and_is_written_nowhere(project: Layout) -> None:
 
 
 def test_a_missing_key_is_an_error(project: Layout) -> None:
-    with pytest.raises(ParamsError, match=r"ingest\.source\.subject_key: .* missing or empty"):
+    with pytest.raises(ParamsError, match=r"ingest\.subject_key: .* missing or empty"):
         ingest(params(subject_key="key"), project)

@@ -98,7 +98,7 @@ def test_what_the_scan_does_not_cover_has_no_bits(
     short = write(tmp_path / "short.nii", data[:, 5:15], affine)
     found = score(tiny, finished, short, out=tmp_path / "map.nii.gz")
     voxels, _ = load(tmp_path / "map.nii.gz")
-    _, box = normaliser(tiny.ingest)(nifti.read(short)[0])
+    box = normaliser(tiny.ingest)(nifti.read(short)[0]).box
     assert box[1] == (7, 17)
     view = tuple(slice(*ends) for ends in box)
     assert (voxels[view] > 0).all()

@@ -1,19 +1,51 @@
-"""The source of scans that params name."""
+"""The source of scans that params name, and what is done to each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from vqmri.errors import ParamsError
-from vqmri.outputs import sha256_of
-from vqmri.params import BidsSource, DicomSource, IdxSource, ImagesSource, Ingest, NiftiSource
+from vqmri.outputs.digests import FileDigests
+from vqmri.params import (
+    AutoSource,
+    BidsSource,
+    DicomSource,
+    IdxSource,
+    ImagesSource,
+    Ingest,
+    NiftiSource,
+    PhantomSource,
+)
 from vqmri.scans import bids_dataset, dicom, idx, images, modalities, nifti, phantom, raster
+from vqmri.scans.kinds import kind_of
 from vqmri.scans.normalise import normalise
-from vqmri.scans.volume import Candidate, Channel, Volume
-from vqmri.shapes import Box
+from vqmri.scans.prepare import prepare
+from vqmri.scans.pseudonym import renamed
+from vqmri.scans.volume import Candidate, Channel, Normalised, Steps, Volume
 
 Reader = Callable[[Candidate], tuple[Volume, str]]
-Normaliser = Callable[[Volume], tuple[Volume, Box]]
+Preparer = Callable[[Volume], tuple[Volume, Steps]]
+Normaliser = Callable[[Volume], Normalised]
+
+EVERY_IMAGE = "**/*"
+_FINDS = {
+    "images", "table", "file_column", "subject_column", "covariates", "count", "description",
+    "suffix", "session", "acquisition",
+}  # fmt: skip
+"""Options of sources that choose and describe scans, and do not change what is read of one."""
+
+
+def resolved(params: Ingest, root: Path) -> Ingest:
+    """The same with the source that `raw` turns out to be; InputError when it is unclear."""
+    if not isinstance(params.source, AutoSource):
+        return params
+    source = {
+        "bids": BidsSource(kind="bids"),
+        "nifti": NiftiSource(kind="nifti", images=EVERY_IMAGE),
+        "dicom": DicomSource(kind="dicom"),
+    }[kind_of(root / params.raw)]
+    return params.model_copy(update={"source": source})
 
 
 def find(params: Ingest, seed: int, root: Path) -> list[Candidate]:
@@ -30,14 +62,22 @@ def find(params: Ingest, seed: int, root: Path) -> list[Candidate]:
             covariates=source.covariates,
         )
     if isinstance(source, DicomSource):
-        key = _key(source, root)
-        options = source.model_dump(exclude={"kind", "subject_key"})
-        return dicom.find(raw, subject_key=key, **options)
+        key = subject_key(params, root)
+        return dicom.find(raw, subject_key=key, **source.model_dump(exclude={"kind"}))
     if isinstance(source, IdxSource):
         return idx.find(raw, files=_idx_files(source), covariate=source.covariate)
     if isinstance(source, ImagesSource):
         return images.find(raw, **source.model_dump(exclude={"kind", "channels"}))
+    assert isinstance(source, PhantomSource)
     return phantom.find(count=source.count, seed=seed)
+
+
+def named(params: Ingest, candidates: list[Candidate], root: Path) -> list[Candidate]:
+    """As outputs may name them: with a key, by hashes."""
+    key = subject_key(params, root)
+    if key is None:
+        return candidates
+    return renamed(candidates, key, people=not isinstance(params.source, DicomSource))
 
 
 def channels(params: Ingest, root: Path) -> tuple[Channel, ...]:
@@ -55,7 +95,7 @@ def channels(params: Ingest, root: Path) -> tuple[Channel, ...]:
 
 
 def reader(params: Ingest, seed: int, root: Path) -> Reader:
-    """How a candidate becomes a volume; the reader raises Refused."""
+    """How a candidate becomes a volume with its sha256; the reader raises Refused."""
     source, raw = params.source, root / params.raw
     if isinstance(source, NiftiSource):
         names, values = list(source.modalities), source.label_values
@@ -70,76 +110,109 @@ def reader(params: Ingest, seed: int, root: Path) -> Reader:
     if isinstance(source, ImagesSource):
         number = source.channels
         return lambda candidate: images.read(raw, candidate, channels=number)
+    assert isinstance(source, PhantomSource)
     spacing = source.spacing
     return lambda candidate: phantom.read(candidate, seed=seed, spacing=spacing)
+
+
+def preparer(params: Ingest) -> Preparer:
+    """What is done to a scan on its own grid; it raises Refused."""
+    return lambda scan: prepare(
+        scan,
+        deface_by=params.deface,
+        mask_by=params.brain_mask,
+        bias_correction=params.bias_correction,
+    )
 
 
 def normaliser(params: Ingest) -> Normaliser:
     """How a volume comes to have the shape and the scale of all; it raises Refused."""
     shape, spacing, percentiles = params.shape, params.spacing, params.percentiles
     if spacing is None or percentiles is None:
-        return lambda volume: raster.fit(volume, shape)
-    return lambda volume: normalise(volume, spacing=spacing, shape=shape, percentiles=percentiles)
+        return lambda scan: raster.fit(scan, shape)
+    return lambda scan: normalise(
+        scan,
+        spacing=spacing,
+        shape=shape,
+        percentiles=percentiles,
+        foreground_crop=params.foreground_crop,
+        skull_strip=params.skull_strip,
+    )
 
 
-def digests(params: Ingest, candidates: list[Candidate], root: Path) -> dict[str, str]:
-    """Path to sha256 of every raw file that the volumes depend on; none for phantoms."""
+def inputs(
+    params: Ingest, candidates: list[Candidate], root: Path, digests: FileDigests
+) -> dict[str, str]:
+    """Name to digest of everything raw that the volumes depend on.
+
+    Of a scan the key is the candidate's name. Only files that changed since the last time are read.
+    """
     source, raw = params.source, root / params.raw
-    if isinstance(source, DicomSource):
-        return {c.source: _series_digest(raw, c) for c in candidates} | _key_digest(source, root)
-    names: list[str] = []
-    if isinstance(source, NiftiSource):
-        names += [candidate.source for candidate in candidates]
-        names += [candidate.label for candidate in candidates if candidate.label]
-        names += [name for candidate in candidates for name in candidate.modalities if name]
-        names = nifti.files(raw, names)
-        names += [source.table] if source.table else []
-    elif isinstance(source, BidsSource):
-        names += [candidate.source for candidate in candidates]
-        names += bids_dataset.tables(raw, candidates) if source.covariates else []
-    elif isinstance(source, IdxSource):
-        names += _idx_files(source).values()
-    elif isinstance(source, ImagesSource):
-        names += images.files(raw, candidates)
-    return {name: _digest(raw / name) for name in names}
+    found = _key_trace(params, root)
+    if isinstance(source, IdxSource | ImagesSource):
+        idx_files = list(_idx_files(source).values()) if isinstance(source, IdxSource) else []
+        names = idx_files or images.files(raw, candidates)
+        return found | {name: digests.of(raw / name) for name in names}
+    if isinstance(source, PhantomSource):
+        return found
+    tables: list[str] = []
+    if isinstance(source, BidsSource):
+        tables += bids_dataset.tables(raw, candidates) if source.covariates else []
+    elif isinstance(source, NiftiSource):
+        tables += [source.table] if source.table else []
+    if tables:
+        found["tables"] = _joined([digests.of(raw / name) for name in tables])
+    for candidate in named(params, candidates, root):
+        names = _files(raw, candidate)
+        found[candidate.name] = _joined([digests.of(raw / name) for name in names])
+    return found
 
 
-def _key(source: DicomSource, root: Path) -> str | None:
-    """The key of the patients' hashes; it goes into no output."""
-    if source.subject_key is None:
+def decides(params: Ingest, seed: int) -> dict[str, Any]:
+    """The values that decide what one scan becomes, whichever other scans there are."""
+    source = params.source
+    values = params.model_dump(
+        mode="json", exclude={"raw", "source", "subject_key", "held_out", "stratify"}
+    )
+    values["source"] = source.model_dump(mode="json", exclude=_FINDS)
+    values["seed"] = seed if isinstance(source, PhantomSource) else None
+    return values
+
+
+def subject_key(params: Ingest, root: Path) -> str | None:
+    """The key of the hashes that name people; it goes into no output. ParamsError without one."""
+    if params.subject_key is None:
         return None
-    path = root / source.subject_key
+    path = root / params.subject_key
     key = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
     if not key:
         raise ParamsError(
-            f"ingest.source.subject_key: {path} is missing or empty. Write a secret into it, as "
+            f"ingest.subject_key: {path} is missing or empty. Write a secret into it, as "
             "`openssl rand -hex 32` makes one, and keep it out of git."
         )
     return key
 
 
-def _key_digest(source: DicomSource, root: Path) -> dict[str, str]:
+def _key_trace(params: Ingest, root: Path) -> dict[str, str]:
     """A trace of the key, so that another key is another output.
 
     32 bits tell keys apart and are too few to confirm a guess of a long random one.
     """
-    key = _key(source, root)
+    key = subject_key(params, root)
     return {} if key is None else {"subject_key": sha256(b"vqmri" + key.encode()).hexdigest()[:8]}
 
 
-def _series_digest(raw: Path, candidate: Candidate) -> str:
-    try:
-        return dicom.digest(raw, candidate)
-    except OSError:
-        return "unreadable"
+def _files(raw: Path, candidate: Candidate) -> list[str]:
+    """What a volume is read from, relative to `raw`; nothing for a phantom."""
+    if candidate.files:
+        return list(candidate.files)
+    others = (candidate.label, candidate.mask, *candidate.modalities)
+    return nifti.files(raw, [candidate.source, *(name for name in others if name)])
+
+
+def _joined(digests: Sequence[str]) -> str:
+    return digests[0] if len(digests) == 1 else sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _idx_files(source: IdxSource) -> dict[str, str]:
     return source.model_dump(exclude={"kind", "covariate"})
-
-
-def _digest(path: Path) -> str:
-    try:
-        return sha256_of(path) if path.is_file() else "unreadable"
-    except OSError:  # what is no file, as a folder, a pipe or a link to nowhere, is not opened
-        return "unreadable"

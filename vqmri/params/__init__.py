@@ -23,6 +23,7 @@ from pydantic import (
 from vqmri.errors import ParamsError
 from vqmri.params.faults import PARAMS, across_sections, fault_text
 from vqmri.params.ingest import (
+    AutoSource,
     BidsSource,
     DicomSource,
     IdxSource,
@@ -34,8 +35,9 @@ from vqmri.params.ingest import (
 from vqmri.params.section import BidsSuffix, Section, Seed, Share, Value
 
 __all__ = [
-    "PARAMS", "BidsSource", "Classifier", "DicomSource", "IdxSource", "ImagesSource", "Ingest",
-    "NiftiSource", "Params", "PhantomSource", "Sample", "Study", "TrainPrior", "TrainVQVAE",
+    "PARAMS", "AutoSource", "BidsSource", "Classifier", "DicomSource", "IdxSource", "ImagesSource",
+    "Ingest", "NiftiSource", "Params", "PhantomSource", "Sample", "Study", "TrainPrior",
+    "TrainVQVAE",
 ]  # fmt: skip
 
 

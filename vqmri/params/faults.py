@@ -34,9 +34,11 @@ def _shape_faults(values: Any) -> list[str]:
 def _covariate_faults(values: Any) -> list[str]:
     """Conditions that the source does not know, and uses of covariates that are no conditions."""
     try:
-        source, prior = values["ingest"]["source"], values["train_prior"]
+        source = values["ingest"].get("source", {"kind": "auto"})
+        prior = values["train_prior"]
         conditions = list(prior.get("conditions", []))
         known = {
+            "auto": [],
             "phantom": ["age", "sex"],
             "nifti": source.get("covariates", []),
             "bids": source.get("covariates", []),

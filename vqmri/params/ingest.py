@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from vqmri.params.section import BidsSuffix, Glob, Percentile, Relative, Section
 
@@ -17,6 +24,12 @@ class PhantomSource(Section):
     spacing: PositiveFloat = Field(description="voxel size of the phantoms' own grid in mm")
 
 
+class AutoSource(Section):
+    """A BIDS data set, images with an affine or DICOM series: whichever `raw` holds."""
+
+    kind: Literal["auto"]
+
+
 class NiftiSource(Section):
     """NIfTI files (.nii, or .hdr with .img) and FreeSurfer's (.mgh, .mgz) below `raw`."""
 
@@ -25,7 +38,10 @@ class NiftiSource(Section):
     modalities: dict[BidsSuffix, Glob] = Field(
         {}, description="further channels: BIDS suffix, as T2w, to the glob of its files"
     )
-    labels: Glob | None = Field(None, description="glob of label maps, named as the scans")
+    labels: Glob | None = Field(
+        None, description="glob of label maps, named as the scans but for a last _suffix"
+    )
+    masks: Glob | None = Field(None, description="glob of brain masks, named in the same way")
     label_values: list[Annotated[int, Field(ge=-(2**31), lt=2**31)]] | None = Field(
         None, description="values of the label maps, 0 first, if they are to be the last channel"
     )
@@ -69,11 +85,6 @@ class DicomSource(Section):
     )
     covariates: list[Literal["age", "sex"]] = Field(
         [], description="what to keep of a patient; ages over 90 become 90"
-    )
-    subject_key: Relative | None = Field(
-        None,
-        description="file whose content keys the hash of patient ids that names subjects, relative "
-        "to params.yaml; null: they are numbered",
     )
 
 
@@ -120,12 +131,45 @@ class ImagesSource(Section):
     )
 
 
+def _both_are_named(command: list[str]) -> list[str]:
+    for place in ("{scan}", "{out}"):
+        if not any(place in word for word in command[1:]):
+            raise ValueError(f"{place}, a file in .nii.gz, must stand among its arguments")
+    return command
+
+
+Command = Annotated[list[str], Field(min_length=3), AfterValidator(_both_are_named)]
+_OF_VOLUMES = ("deface", "brain_mask", "skull_strip", "bias_correction", "foreground_crop")
+
+
 class Ingest(Section):
     raw: str = Field(description="folder of the raw scans, relative to params.yaml; never written")
     source: Annotated[
-        PhantomSource | NiftiSource | BidsSource | DicomSource | IdxSource | ImagesSource,
+        AutoSource
+        | PhantomSource
+        | NiftiSource
+        | BidsSource
+        | DicomSource
+        | IdxSource
+        | ImagesSource,
         Field(discriminator="kind"),
-    ]
+    ] = Field(
+        AutoSource(kind="auto"), description="what `raw` holds; left out, it is found out and told"
+    )
+    subject_key: Relative | None = Field(
+        None,
+        description="file whose content keys the hashes that name subjects and scans in all that "
+        "is written, relative to params.yaml; null: they keep their names, patients are numbered",
+    )
+    deface: Command | None = Field(
+        None,
+        description="a command to take the face off, as [pydeface, '{scan}', --outfile, '{out}']",
+    )
+    brain_mask: Command | None = Field(
+        None, description="a command that writes a brain mask {out} of the scan {scan}"
+    )
+    skull_strip: bool = Field(False, description="what is outside the brain mask becomes 0")
+    bias_correction: bool = Field(False, description="N4, of some seconds a scan")
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
         None,
         validate_default=True,
@@ -137,7 +181,11 @@ class Ingest(Section):
     percentiles: tuple[Percentile, Percentile] | None = Field(
         None,
         validate_default=True,
-        description="percentiles of a scan's intensities that become 0 and 1; pictures have none",
+        description="percentiles of a scan's intensities that become 0 and 1, inside the brain "
+        "mask if it has one; pictures have none",
+    )
+    foreground_crop: bool = Field(
+        False, description="the middle of the brain or the head, not of the scan, is the middle"
     )
     stratify: list[str] = Field(
         [], description="covariates of which train and held-out shall have alike; numbers by thirds"
@@ -160,6 +208,23 @@ class Ingest(Section):
         if not flat and value is None:
             raise ValueError(f"a source of kind {source.kind} needs it; add it")
         return value
+
+    @field_validator("skull_strip")
+    @classmethod
+    def _there_is_a_mask_to_strip_by(cls, value: bool, info: Any) -> bool:
+        masked = info.data.get("brain_mask") or getattr(info.data.get("source"), "masks", None)
+        if value and not masked:
+            raise ValueError("there is no brain mask; add `brain_mask`, or `masks` to the source")
+        return value
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> "Ingest":
+        if self.brain_mask and getattr(self.source, "masks", None):
+            raise ValueError("brain_mask and source.masks both give a mask; remove one")
+        asked = [name for name in _OF_VOLUMES if getattr(self, name)]
+        if asked and isinstance(self.source, IdxSource | ImagesSource):
+            raise ValueError(f"{asked[0]} is for volumes, and the source has pictures; remove it")
+        return self
 
     @field_validator("percentiles")
     @classmethod

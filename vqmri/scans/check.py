@@ -22,12 +22,20 @@ REFUSALS = {
     "label-missing": "there is no label map of this name",
     "label-mismatch": "the label map lies on another grid than the image",
     "label-values": "the label map has a value that is not among `label_values`",
+    "mask-missing": "there is no brain mask of this name",
+    "mask-mismatch": "the brain mask lies on another grid than the image",
+    "mask-empty": "no voxel of the volume is in the brain mask",
+    "command-failed": "a command of params.yaml (`deface`, `brain_mask`) did not do its work",
+    "not-positive": "N4 takes logarithms, and too few voxels are above 0",
     "not-mr": "the images are of another modality than MR",
     "not-one-volume": "the series is several volumes, a time series, a mosaic or a localizer",
     "slices-missing": "the slices of the series are not evenly spaced, as when one is missing",
     "dicom-conversion": "dcm2niix cannot convert the series, or not faithfully",
 }
 """Every code that can stand in rejections.tsv, and what it means."""
+
+PASSING = {"command-failed", "dicom-conversion"}
+"""Those that may be the machine's fault: an equal scan is tried again."""
 
 MAX_VOXELS = 1024**3
 

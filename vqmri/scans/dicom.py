@@ -7,7 +7,6 @@ may hold a name. Tags and rules: https://dicom.nema.org/medical/dicom/current/ou
 
 import fnmatch
 import hashlib
-import hmac
 import os
 import re
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from vqmri.scans.dicom_image import (
     slice_positions,
     text,
 )
+from vqmri.scans.pseudonym import label
 from vqmri.scans.volume import Candidate, Volume
 
 COVARIATES = ("age", "sex")
@@ -86,7 +86,7 @@ def find(
         found.append(
             Candidate(
                 source=headers[0].name,
-                subject=number if subject_key is None else _label(person, subject_key),
+                subject=number if subject_key is None else label(person, subject_key),
                 covariates={name: values[name] for name in covariates},
                 files=tuple(h.name for h in headers),
             )
@@ -95,15 +95,6 @@ def find(
         asked = "" if description is None else f" whose SeriesDescription matches {description!r}"
         raise InputError(f"no DICOM series of images{asked} in {raw} (links are not followed).")
     return sorted(found, key=lambda candidate: candidate.source)
-
-
-def digest(raw: Path, candidate: Candidate) -> str:
-    """Hex sha256 over the files of a series in their order; OSError when one is not there."""
-    assert candidate.files
-    whole = hashlib.sha256()
-    for name in candidate.files:
-        whole.update((raw / name).read_bytes())
-    return whole.hexdigest()
 
 
 def read(raw: Path, candidate: Candidate, *, timeout_s: float = 600.0) -> tuple[Volume, str]:
@@ -184,7 +175,7 @@ def _header(raw: Path, name: str) -> _Header | str:
 
 def _fields_of(fields: Any, name: str, marked: bool) -> _Header | str:
     kind = fields.get("SOPClassUID") or fields.file_meta.get("MediaStorageSOPClassUID")
-    if kind is None:
+    if not kind:  # absent or empty
         return "damaged" if marked else "other"
     if not (fields.get("Rows") and fields.get("Columns")):  # cut short, or no image at all
         return "damaged" if "Image Storage" in UID(kind).name else "other"
@@ -198,10 +189,6 @@ def _fields_of(fields: Any, name: str, marked: bool) -> _Header | str:
         age=_age(fields),
         sex={"F": "F", "M": "M"}.get(text(fields, "PatientSex").upper()),
     )
-
-
-def _label(person: str, key: str) -> str:
-    return hmac.new(key.encode(), person.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def _age(fields: Any) -> float | None:

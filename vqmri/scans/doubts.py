@@ -48,25 +48,13 @@ class Doubt:
             raise ValueError(f"unknown warning {self.code!r}")
 
 
-def doubts_of_scan(
-    source: str,
-    scan: Volume,
-    summary: Summary,
-    *,
-    sform: Float[np.ndarray, "4 4"] | None = None,
-    qform: Float[np.ndarray, "4 4"] | None = None,
-) -> list[Doubt]:
-    """What is odd about a scan alone; nothing is about a picture.
-
-    sform, qform: of the header, None for one whose code is 0
-    """
+def doubts_of_scan(source: str, scan: Volume, summary: Summary) -> list[Doubt]:
+    """What is odd about a scan alone, as it was read; nothing is about a picture."""
     if scan.affine is None:
         return []
     found = []
-    if sform is not None and qform is not None:
-        distance = displacement(sform, qform, scan.data.shape[1:])
-        if not distance <= MAX_DISPLACEMENT:  # NaN too
-            found.append(Doubt(source, "forms-disagree", f"a corner is {distance:.3g} mm apart"))
+    if reason := _disagreement(scan):
+        found.append(Doubt(source, "forms-disagree", reason))
     ratio = max(scan.spacing) / min(scan.spacing)
     if ratio > MAX_ANISOTROPY:
         sides = " × ".join(f"{side:.3g}" for side in scan.spacing)
@@ -75,6 +63,16 @@ def doubts_of_scan(
         reason = f"{summary.at_maximum:.2%} of the voxels are {summary.quantiles[-1]:g}"
         found.append(Doubt(source, "clipped", reason))
     return found
+
+
+def _disagreement(scan: Volume) -> str:
+    """How the header's two affines disagree, "" where they do not or there are not two."""
+    if scan.affine is None or scan.qform is None:
+        return ""
+    if not np.isfinite(scan.qform).all():
+        return "the qform cannot be computed or is not finite"
+    distance = displacement(scan.affine, scan.qform, scan.data.shape[1:])
+    return f"a corner is {distance:.3g} mm apart" if distance > MAX_DISPLACEMENT else ""
 
 
 def displacement(

@@ -49,11 +49,14 @@ class Header:
     fields: nibabel's header object
     start: byte at which the voxels begin in their file
     affine: None where the file does not say; nibabel would guess
+    qform: of NIfTI with both codes set, whose affine is the sform, else None; NaN where the header
+        has a qform that cannot be computed
     """
 
     fields: Any
     start: int
     affine: np.ndarray | None
+    qform: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,9 +96,12 @@ def parts(path: Path) -> list[Path]:
     return [path, other] if other else [path]
 
 
-def read(path: Path, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray, str]:
-    """Voxels (x, y, z), affine and sha256 of an image whose header passes the checks.
+def read(
+    path: Path, dtype: type[np.floating]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
+    """Voxels (x, y, z), affine, qform and sha256 of an image whose header passes the checks.
 
+    The qform is that of `Header`, for which nothing is refused.
     What is gzipped is read to its end, so that its checksum counts; nibabel alone would not notice.
     The sha256 of a pair is that of the header's file and the voxels' file, one after the other.
     Raises Refused.
@@ -108,7 +114,7 @@ def read(path: Path, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray, 
         voxels = ArrayProxy(io.BytesIO(stream), header.fields, mmap=False)
         data = np.asarray(voxels, dtype=dtype).reshape(header.shape[:3])
     assert header.affine is not None
-    return data, header.affine, digest.hexdigest()
+    return data, header.affine, header.qform, digest.hexdigest()
 
 
 def read_header(path: Path) -> Header:
@@ -181,7 +187,17 @@ def _nifti_header(start: bytes, magic: str) -> Header:
         affine = fields.get_best_affine()
     except ValueError as error:  # a quaternion of no rotation
         raise Refused("bad-affine", str(error)) from error
-    return Header(fields, offset, np.asarray(affine, dtype=np.float64))
+    return Header(fields, offset, np.asarray(affine, dtype=np.float64), _qform(fields))
+
+
+def _qform(fields: Any) -> np.ndarray | None:
+    """The qform of a header that has an sform too; as it is not followed, no fault of it counts."""
+    if not (fields["sform_code"] and fields["qform_code"]):
+        return None
+    try:
+        return np.asarray(fields.get_qform(), dtype=np.float64)
+    except (ValueError, HeaderDataError):  # a quaternion of no rotation
+        return np.full((4, 4), np.nan)
 
 
 def _mgh_header(start: bytes) -> Header:

@@ -91,7 +91,7 @@ def _thumbnail(
     """Band-passed cells about the centre of mass; what is outside `box` counts for nothing."""
     extent = np.multiply(data.shape, spacing)
     size = extent.max() / CELLS / np.asarray(spacing)  # of a cell, in voxels of each axis
-    counts = np.ceil(np.asarray(data.shape) / size - 1e-6).astype(int).tolist()
+    counts = np.ceil(np.asarray(data.shape) / size - 1e-3).astype(int).tolist()
     inside = data[tuple(slice(start, stop) for start, stop in box)]
     overlaps = [
         _overlap(np.arange(start, stop), centre, number, width)

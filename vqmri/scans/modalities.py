@@ -1,6 +1,7 @@
 """Read a NIfTI scan with what belongs to it: further modalities and the label map."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ _SAME_GRID = 1e-3  # mm between affines
 def read(
     raw: Path, candidate: Candidate, *, names: Sequence[str], label_values: Sequence[int] | None
 ) -> tuple[Volume, str]:
-    """The scan, its modalities as further channels, its label map; and the sha256 of the scan.
+    """The scan, its modalities as further channels, label map, brain mask; the scan's sha256.
 
     names: of the modalities, in the order of the candidate's paths
     label_values: values of the label map; without them it is looked at and not kept
@@ -33,7 +34,10 @@ def read(
         nifti.check_label(nifti.locate(raw, candidate.label), scan)
     elif candidate.label is not None and label_values is not None:
         label = nifti.read_label(nifti.locate(raw, candidate.label), scan, label_values)
-    return Volume(np.concatenate(data), scan.affine, label), sha256
+    mask = None
+    if candidate.mask is not None:
+        mask = nifti.read_mask(nifti.locate(raw, candidate.mask), scan)
+    return replace(scan, data=np.concatenate(data), label=label, mask=mask), sha256
 
 
 def _modality(raw: Path, name: str, path: str, scan: Volume) -> np.ndarray:

@@ -28,22 +28,24 @@ def find(
     file_column: str,
     subject_column: str,
     covariates: list[str],
+    masks: str | None = None,
 ) -> list[Candidate]:
     """Scans below `raw` that match the glob `images`, sorted by path.
 
     table: TSV or CSV relative to `raw`, one row per scan, `file_column` holding the file's name;
         without one a scan is of the subject sub-LABEL that its path names, else of its own
-    modalities, labels: globs of further channels and of label maps; a file belongs to the scan that
-        has the same file name or, where names are as in BIDS, the same but for the last _suffix
+    modalities, labels, masks: globs of further channels, of label maps and of brain masks; a file
+        belongs to the scan that has the same file name or the same but for the last _suffix
     Raises InputError when nothing is found, when a glob leads out of `raw`, when the table lacks a
     column, a scan or a scan's subject, or when a name stands for several files or two people.
     """
     paths = _images(raw, images)
     if not paths:
         raise InputError(f"no NIfTI file matches {images!r} in {raw}, and none of FreeSurfer's.")
-    if table or labels or modalities:
-        _names_differ(raw, paths, "scans", "rows, modalities and labels go by name")
+    if table or labels or masks or modalities:
+        _names_differ(raw, paths, "scans", "rows, modalities, labels and masks go by name")
     maps = _Partners(raw, labels, "label maps") if labels else None
+    brains = _Partners(raw, masks, "brain masks") if masks else None
     others = [_Partners(raw, glob, name) for name, glob in modalities.items()]
     columns = [file_column, subject_column, *covariates]
     rows = _read_table(raw / table, columns, [path.name for path in paths]) if table else {}
@@ -55,6 +57,7 @@ def find(
             covariates={name: value(rows[path.name][name]) for name in covariates if table},
             label=maps.of(path) if maps else None,
             modalities=tuple(other.of(path) for other in others),
+            mask=brains.of(path) if brains else None,
         )
         for path in paths
     ]
@@ -94,7 +97,7 @@ class _Partners:
         self._names = {path.name: path.relative_to(raw).as_posix() for path in paths}
         self._stems: dict[str, list[str]] = {}
         for path in paths:
-            if stem := _bids_stem(path):
+            if stem := _unsuffixed(path):
                 self._stems.setdefault(stem, []).append(path.name)
         self._raw, self._glob, self._kind = raw, glob, kind
 
@@ -107,7 +110,7 @@ class _Partners:
                     f"{self._kind}: {self._glob!r} matches {scan}, a scan itself. Make it narrower."
                 )
             return name
-        names = self._stems.get(_bids_stem(scan), [])
+        names = self._stems.get(_unsuffixed(scan), [])
         if len(names) > 1:
             raise InputError(
                 f"{self._kind}: {self._glob!r} matches {names}, which all belong to {scan.name}. "
@@ -123,11 +126,9 @@ def _names_differ(raw: Path, paths: list[Path], kind: str, reason: str) -> None:
         raise InputError(f"{raw} has several {kind} called {twice!r}: {reason}.")
 
 
-def _bids_stem(path: Path) -> str:
-    """The name without its last _suffix, if it is of the form sub-LABEL[_KEY-VALUE…]_SUFFIX."""
-    found = re.fullmatch(
-        r"(sub-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*)_[A-Za-z0-9]+", image_file.stem(path)
-    )
+def _unsuffixed(path: Path) -> str:
+    """The name without its last _suffix, which begins with a letter; "" if it has none."""
+    found = re.fullmatch(r"(.+)_[A-Za-z][A-Za-z0-9]*", image_file.stem(path))
     return found.group(1) if found else ""
 
 
@@ -195,9 +196,9 @@ def value(text: str) -> str | float | None:
 
 def read(path: Path) -> tuple[Volume, str]:
     """The volume in a file and the sha256 of the file; raises Refused."""
-    data, affine, sha256 = image_file.read(path, np.float32)
+    data, affine, qform, sha256 = image_file.read(path, np.float32)
     check_voxels(data)
-    return Volume(data[None], affine), sha256
+    return Volume(data[None], affine, qform=qform), sha256
 
 
 def read_label(path: Path, volume: Volume, label_values: Sequence[int]) -> np.ndarray:
@@ -207,7 +208,7 @@ def read_label(path: Path, volume: Volume, label_values: Sequence[int]) -> np.nd
     """
     check_label(path, volume)
     try:
-        data, _, _ = image_file.read(path, np.float64)  # float32 would round integers above 2^24
+        data, *_ = image_file.read(path, np.float64)  # float32 would round integers above 2^24
     except Refused as refusal:
         raise Refused(refusal.code, f"label map: {refusal.reason}") from refusal
     order = np.argsort(label_values)
@@ -219,6 +220,19 @@ def read_label(path: Path, volume: Volume, label_values: Sequence[int]) -> np.nd
             "label-values", f"{strange[:5].tolist()} not among label_values {list(label_values)}"
         )
     return order[nearest].astype(np.float32)
+
+
+def read_mask(path: Path, volume: Volume) -> np.ndarray:
+    """The brain mask of a volume, 1 where the file is above 0; Refused as a label map is."""
+    if not path.is_file():
+        raise Refused("mask-missing", "no file that matches `masks` belongs to it by name")
+    try:
+        check_label(path, volume)
+        mask = image_file.read(path, np.float32)[0]
+    except Refused as refusal:
+        code = refusal.code.replace("label", "mask")
+        raise Refused(code, f"brain mask: {refusal.reason}") from refusal
+    return (mask > 0).astype(np.float32)
 
 
 def check_label(path: Path, volume: Volume) -> None:

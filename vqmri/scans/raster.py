@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 
-from vqmri.scans.volume import Volume
-from vqmri.shapes import Box
+from vqmri.scans.volume import Normalised, Volume
 
 Pixels = UInt8[np.ndarray, "row column channel"]
 
@@ -35,16 +34,16 @@ def recolour(image: Image.Image, channels: int) -> Pixels:
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def fit(volume: Volume, shape: Sequence[int]) -> tuple[Volume, Box]:
+def fit(volume: Volume, shape: Sequence[int]) -> Normalised:
     """Resize and crop about the centre, so that the picture fills `shape` (rows, columns).
 
-    A picture of this size stays as it is. Returns it with its field of view, which is all of it.
+    A picture of this size stays as it is. Its field of view is all of it.
     """
     rows, columns = shape
     box = ((0, rows), (0, columns))
-    if volume.data.shape[1:] == (rows, columns):
-        return volume, box
-    return Volume(np.stack([_fit(plane, rows, columns) for plane in volume.data])), box
+    if volume.data.shape[1:] != (rows, columns):
+        volume = Volume(np.stack([_fit(plane, rows, columns) for plane in volume.data]))
+    return Normalised(volume, box, [])
 
 
 def _fit(plane: Float[np.ndarray, "row column"], rows: int, columns: int) -> np.ndarray:

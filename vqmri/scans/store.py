@@ -17,11 +17,12 @@ from vqmri.scans.volume import Channel, Record
 
 STORE = "volumes.zarr"
 ARRAY = "volumes"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _METADATA = (f"{STORE}/zarr.json", f"{STORE}/{ARRAY}/zarr.json")
 _AXES = {2: ("row", "column"), 3: ("x", "y", "z")}
 _CHUNK_VALUES = 2**18  # of pictures; one chunk is read and checked as a whole
 _MOST_PICTURES = 256
+_SHARD_VALUES = 2**23  # of volumes: 32 MiB before compression
 _CACHE_BYTES = 2**30
 
 
@@ -34,8 +35,13 @@ def volumes_per_chunk(shape: Sequence[int]) -> int:
 
 
 def volumes_per_shard(shape: Sequence[int]) -> int:
-    """Volumes of `shape` (channel, *space) in one shard: 8 in 3D, 4096 images of MNIST."""
-    return 8 if len(shape) > 3 else 16 * volumes_per_chunk(shape)
+    """Volumes of `shape` (channel, *space) in one shard: 8 in 3D, 4096 images of MNIST.
+
+    A brain at 1 mm is a shard by itself, so that few of them still are work for several processes.
+    """
+    if len(shape) > 3:
+        return min(max(_SHARD_VALUES // int(np.prod(shape)), 1), 8)
+    return 16 * volumes_per_chunk(shape)
 
 
 def shard_range(shard: int, count: int, size: int) -> range:

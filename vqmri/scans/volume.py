@@ -1,12 +1,15 @@
 """A volume in memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from vqmri.shapes import Box
+
+Steps = list[dict[str, Any]]
+"""What was done to a scan, in order; `step` names it, and all values are plain JSON."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,16 @@ class Volume:
         order: from the top down, then from left to right
     affine: voxel index to world coordinates in mm, 4×4, RAS+ world as in NIfTI; a picture has none
     label: the label map on the same grid, if the scan has one: indices into the label values
+    mask: 1 in the brain and 0 elsewhere, on the same grid, if the scan has one
+    qform: the other affine of a header that has two (NIfTI with both codes set), which nothing
+        follows; not finite where it cannot be computed
     """
 
     data: Float[np.ndarray, "channel *space"]
     affine: Float[np.ndarray, "4 4"] | None = None
     label: Float[np.ndarray, "*space"] | None = None
+    mask: Float[np.ndarray, "*space"] | None = None
+    qform: Float[np.ndarray, "4 4"] | None = None
 
     @property
     def spacing(self) -> tuple[float, ...]:
@@ -36,6 +44,19 @@ class Volume:
         if self.label is None:
             return self.data
         return np.concatenate([self.data, self.label[None]])
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """A volume that is like all others, and how it came to be.
+
+    box: its field of view, the voxels that the scan covers; the rest is padding
+    steps: what was done, in order, with every value that undoing it needs; none to a picture
+    """
+
+    volume: Volume
+    box: Box
+    steps: Steps
 
 
 @dataclass(frozen=True)
@@ -61,6 +82,8 @@ class Candidate:
     split: "train" or "held_out" where the source itself says so, else ""
     modalities: paths of the further channels, "" for a missing one
     files: paths of all files of a DICOM series, () for others
+    mask: path of the brain mask that belongs to it, "" if it is missing, None if none is asked for
+    alias: what outputs call it in place of its source, which may tell who it is
     """
 
     source: str
@@ -70,6 +93,13 @@ class Candidate:
     split: str = ""
     modalities: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    mask: str | None = None
+    alias: str = ""
+
+    @property
+    def name(self) -> str:
+        """What outputs call it."""
+        return self.alias or self.source
 
 
 @dataclass(frozen=True)
@@ -77,10 +107,12 @@ class Record:
     """One row of the table that is stored with the volumes; all values are plain JSON.
 
     index: position in the array of volumes
+    source: the candidate's name
     sha256: of the raw file (of the voxels, for a phantom and for one image of a file of many)
     shape, affine: of the scan as it was read; the affine of a picture is []
     normalised_affine: of the stored volume, or []
     field_of_view: the part of the stored volume that the scan covers; the rest is padding
+    steps: what was done to the scan, in order; see `scans.restore` for the way back
     split: "train" or "held_out"
     """
 
@@ -95,6 +127,7 @@ class Record:
     covariates: dict[str, Any]
     label: str | None
     split: str
+    steps: Steps = field(default_factory=list)
 
     @property
     def box(self) -> Box:

@@ -16,11 +16,12 @@ from vqmri.params import Params
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.split import HELD_OUT
 from vqmri.stages import figures
+from vqmri.stages.data_section import data_sections
 from vqmri.stages.report import Shown, read_study, write_report
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.model_folder import HISTORY
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _INPUTS = [name for name in MADE_BY if name != "report"]
 
 
@@ -40,7 +41,9 @@ def evaluate(
     with publishing(data.output("report"), data.work, identity) as work:
         opened = figures.open_outputs(folders)
         studied = read_study(folders["study"], identity.inputs)
-        with tqdm(total=4, desc="evaluate", unit="part") as bar:
+        with tqdm(total=5, desc="evaluate", unit="part") as bar:
+            sections = data_sections(folders["volumes"], opened.volumes)
+            bar.update()
             reconstructions = opened.decode(opened.codes.read(opened.indices(HELD_OUT)))
             bar.update()
             metrics = figures.reconstruction(opened, reconstructions)
@@ -60,7 +63,7 @@ def evaluate(
                 samples=opened.viewable(opened.decode(opened.samples.read(gallery))),
             )
             metrics = {name: value for name, value in metrics.items() if np.isfinite(value)}
-            write_report(work.out, metrics, histories, shown, studied, identity.inputs)
+            write_report(work.out, sections, metrics, histories, shown, studied, identity.inputs)
             bar.update()
         written = (json.dumps(metrics, indent=1, sort_keys=True) + "\n").encode()
         replace_file(work.out / "metrics.json", written)

@@ -1,99 +1,155 @@
 """raw → volumes: find, check, normalise, split."""
 
+import csv
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from vqmri.build.ingest import Normaliser, Reader, channels, digests, find, normaliser, reader
-from vqmri.errors import InputError
+from vqmri.build.ingest import channels, decides, find, inputs, named, resolved
+from vqmri.errors import InputError, VqmriError
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, Work, publishing, replace_file
+from vqmri.outputs import Identity, Manifest, Work, publishing, replace_file, verify
+from vqmri.outputs.digests import FileDigests
 from vqmri.params import Ingest, Params
 from vqmri.protocols import Map, Metrics, Tracker
-from vqmri.scans.check import REFUSALS, Refused
-from vqmri.scans.quality import DUPLICATES, WARNINGS_TABLE, Look, Quality, assess, look
+from vqmri.scans.check import PASSING, REFUSALS
+from vqmri.scans.outcomes import FOLDER, keys_of
+from vqmri.scans.quality import DUPLICATES, WARNINGS_TABLE, Quality, assess
 from vqmri.scans.split import HELD_OUT, TRAIN, split_subjects, strata_of
 from vqmri.scans.store import VolumeWriter, shard_range, volumes_per_shard
 from vqmri.scans.table import tsv
-from vqmri.scans.volume import Candidate, Channel, Record, Rejection
-from vqmri.tracking.tracker import NullTracker
+from vqmri.scans.volume import Candidate, Record, Rejection
+from vqmri.stages.ingest_shard import Shard, ingest_shard, key
+from vqmri.stages.workers import processes
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 REJECTIONS = "rejections.tsv"
+METRICS = "metrics.json"
 _SHOWN = 10  # reasons in an error message
-
-
-@dataclass(frozen=True)
-class Done:
-    """What came of one shard."""
-
-    records: list[Record]
-    rejections: list[Rejection]
-    looks: list[Look]
-
-    @classmethod
-    def of_json(cls, values: dict[str, Any]) -> "Done":
-        """The inverse of `dataclasses.asdict`."""
-        return cls(
-            [Record(**row) for row in values["records"]],
-            [Rejection(**row) for row in values["rejections"]],
-            [Look.of_json(row) for row in values["looks"]],
-        )
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One unit of work, in plain values: the scans of one shard of the store."""
-
-    number: int
-    candidates: Sequence[Candidate]
-    count: int
-    channels: int
-    params: dict[str, Any]
-    seed: int
-    root: str
-    out: str
-    state: str
+_WORTH_PROCESSES = 2**28  # voxels; to start processes takes as long as to make so many
+_MOST_PROCESSES = 8  # each may need a gigabyte
 
 
 def ingest(
-    params: Params, data: Layout, *, tracker: Tracker | None = None, each: Map = map
+    params: Params, data: Layout, *, tracker: Tracker | None = None, each: Map | None = None
 ) -> Metrics:
     """Publish data/volumes. A scan that cannot be used becomes a row of rejections.tsv.
 
+    A scan that the published volumes already have is taken over; when none has changed, nothing is
+    read or written. each: on what the shards run; None for processes of this machine if it pays
     InputError when nothing is found, or when nobody is left to train on or to hold out.
     """
-    tracker = tracker or NullTracker()
-    settings = params.ingest
-    candidates = find(settings, params.seed, data.root)
-    identity = Identity(
-        "ingest",
-        FORMAT_VERSION,
-        {"seed": params.seed, "ingest": settings.model_dump(mode="json", exclude={"raw"})},
-        digests(settings, candidates, data.root),
-    )
-    with publishing(data.output("volumes"), data.work, identity) as work:
-        kinds = channels(settings, data.root)
-        writer = VolumeWriter(work.out)
-        writer.create(len(candidates), len(kinds), settings.shape)
-        shards = _shards(params, data, work, candidates, kinds)
-        done = list(tqdm(each(ingest_shard, shards), "ingest", len(shards), unit="shard"))
-        records = [record for shard in done for record in shard.records]
-        rejections = [rejection for shard in done for rejection in shard.rejections]
-        looks = [one for shard in done for one in shard.looks]
+    settings = resolved(params.ingest, data.root)
+    if settings is not params.ingest:
+        tqdm.write(f"{data.root / settings.raw} is taken as source kind {settings.source.kind}")
+    found = find(settings, params.seed, data.root)
+    with FileDigests(data.work / "digests.sqlite") as digests:
+        raw = inputs(settings, found, data.root, digests)
+    values = settings.model_dump(mode="json", exclude={"raw", "subject_key"})
+    identity = Identity("ingest", FORMAT_VERSION, {"seed": params.seed, "ingest": values}, raw)
+    folder = data.output("volumes")
+    if (metrics := _unchanged(folder, identity)) is not None:
+        tqdm.write(f"{folder} is of these scans and params already")
+        return metrics
+    candidates = named(settings, found, data.root)
+    with publishing(folder, data.work, identity) as work:
+        shards = _shards(params, settings, data, work, candidates, raw)
+        each = each or _on_this_machine(shards)
+        outcomes = [
+            outcome
+            for shard in tqdm(each(ingest_shard, shards), "ingest", len(shards), unit="shard")
+            for outcome in shard
+        ]
+        rejections = [outcome.rejection for outcome in outcomes if outcome.rejection]
+        records = [outcome.record for outcome in outcomes if outcome.record]
         records = _split(records, rejections, params)
-        writer.finish(records, settings.spacing or (), kinds)
+        kinds = channels(settings, data.root)
+        VolumeWriter(work.out).finish(records, settings.spacing or (), kinds)
         replace_file(work.out / REJECTIONS, _table(rejections))
+        looks = [outcome.look for outcome in outcomes if outcome.look]
         quality = assess(looks, records) if looks else None
         for name, content in (quality.files() if quality else {}).items():
             replace_file(work.out / name, content)
-    _tell(len(rejections), quality, data.output("volumes"))
+        metrics = _metrics(records, rejections, quality)
+        replace_file(work.out / METRICS, (json.dumps(metrics, sort_keys=True) + "\n").encode())
+    _tell(len(rejections), quality, folder)
+    if settings.subject_key:
+        _keep_names(data.work / "names.tsv", candidates)
+    return metrics
+
+
+def _unchanged(folder: Path, identity: Identity) -> Metrics | None:
+    """Metrics of volumes that are what this run would make, and whole."""
+    try:
+        if Manifest.read(folder).fingerprint != identity.fingerprint:
+            return None
+        verify(folder)
+    except VqmriError:
+        return None
+    with (folder / REJECTIONS).open(newline="", encoding="utf-8") as file:
+        if any(row["code"] in PASSING for row in csv.DictReader(file, delimiter="\t")):
+            return None
+    metrics: Metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return metrics
+
+
+def _shards(
+    params: Params,
+    settings: Ingest,
+    data: Layout,
+    work: Work,
+    candidates: Sequence[Candidate],
+    raw: dict[str, str],
+) -> list[Shard]:
+    """All of them, and an empty store to write them to."""
+    number = len(channels(settings, data.root))
+    count = len(candidates)
+    VolumeWriter(work.out).create(count, number, settings.shape)
+    flat = settings.spacing is None
+    earlier = data.output("volumes")
+    # pictures are read in less time than it takes to look them up
+    known = {} if flat else keys_of(earlier)
+    deciding = decides(settings, params.seed)
+    keys = [key(deciding, FORMAT_VERSION, one, raw.get(one.name, "")) for one in candidates]
+    size = volumes_per_shard((number, *settings.shape))
+    ranges = [shard_range(shard, count, size) for shard in range(-(-count // size))]
+    return [
+        Shard(
+            number=shard,
+            candidates=[candidates[i] for i in indices],
+            keys=[keys[i] for i in indices],
+            known={keys[i]: known[keys[i]] for i in indices if keys[i] in known},
+            count=count,
+            channels=number,
+            params=settings.model_dump(mode="json"),
+            seed=params.seed,
+            root=str(data.root),
+            out=str(work.out),
+            outcomes=str(work.state if flat else work.out / FOLDER),
+            earlier=str(earlier),
+        )
+        for shard, indices in enumerate(ranges)
+    ]
+
+
+def _on_this_machine(shards: Sequence[Shard]) -> Map:
+    """Processes, where there is enough to do."""
+    new = sum(len(set(shard.keys) - set(shard.known)) for shard in shards)
+    voxels = new
+    for size in shards[0].volume:
+        voxels *= size
+    number = min(len(os.sched_getaffinity(0)), len(shards), _MOST_PROCESSES)
+    return processes(number) if number > 1 and voxels >= _WORTH_PROCESSES else map
+
+
+def _metrics(
+    records: Sequence[Record], rejections: Sequence[Rejection], quality: Quality | None
+) -> Metrics:
     return {
         **({"warnings": len(quality.doubts), "leaks": quality.leaks} if quality else {}),
         "volumes": len(records),
@@ -116,80 +172,10 @@ def _tell(rejected: int, quality: Quality | None, folder: Path) -> None:
         )
 
 
-def _shards(
-    params: Params,
-    data: Layout,
-    work: Work,
-    candidates: Sequence[Candidate],
-    kinds: Sequence[Channel],
-) -> list[Shard]:
-    size = volumes_per_shard((len(kinds), *params.ingest.shape))
-    count = len(candidates)
-    return [
-        Shard(
-            number=number,
-            candidates=[candidates[i] for i in shard_range(number, count, size)],
-            count=count,
-            channels=len(kinds),
-            params=params.ingest.model_dump(mode="json"),
-            seed=params.seed,
-            root=str(data.root),
-            out=str(work.out),
-            state=str(work.state),
-        )
-        for number in range(-(-count // size))
-    ]
-
-
-def ingest_shard(shard: Shard) -> Done:
-    """Read, check, normalise and write the scans of one shard, unless a killed run already did."""
-    marker = Path(shard.state) / f"shard-{shard.number:05d}.json"
-    if marker.is_file():
-        return Done.of_json(json.loads(marker.read_text(encoding="utf-8")))
-    settings = Ingest.model_validate(shard.params)
-    read = reader(settings, shard.seed, Path(shard.root))
-    prepare = normaliser(settings)
-    volume = (shard.channels, *settings.shape)
-    indices = shard_range(shard.number, shard.count, volumes_per_shard(volume))
-    block = np.full((len(indices), *volume), np.nan, dtype=np.float32)
-    done = Done([], [], [])
-    for slot, (index, candidate) in enumerate(zip(indices, shard.candidates, strict=True)):
-        try:
-            block[slot], record, seen = _one(candidate, index, read, prepare)
-        except Refused as refusal:
-            done.rejections.append(Rejection(candidate.source, refusal.code, refusal.reason))
-        else:
-            done.records.append(record)
-            done.looks.extend([seen] if seen else [])
-    VolumeWriter(Path(shard.out)).write_shard(shard.number, block)
-    replace_file(marker, json.dumps(asdict(done)).encode())
-    return done
-
-
-def _one(
-    candidate: Candidate, index: int, read: Reader, prepare: Normaliser
-) -> tuple[np.ndarray, Record, Look | None]:
-    """The normalised voxels of one scan, its row of the table, and a look at it."""
-    scan, sha256 = read(candidate)
-    volume, box = prepare(scan)
-    record = Record(
-        index=index,
-        subject=candidate.subject,
-        source=candidate.source,
-        sha256=sha256,
-        shape=list(scan.data.shape[1:]),
-        affine=_rows(scan.affine),
-        normalised_affine=_rows(volume.affine),
-        field_of_view=[list(pair) for pair in box],
-        covariates=candidate.covariates,
-        label=candidate.label,
-        split=candidate.split,
-    )
-    return volume.channels, record, look(candidate.source, scan, volume, box)
-
-
-def _rows(affine: np.ndarray | None) -> list[list[float]]:
-    return [] if affine is None else affine.tolist()
+def _keep_names(path: Path, candidates: Sequence[Candidate]) -> None:
+    """Which scan is which, for those who may know: it is never published."""
+    replace_file(path, tsv(["name", "source"], [(one.name, one.source) for one in candidates]))
+    tqdm.write(f"scans and subjects are named by hashes; {path} says which scan is which")
 
 
 def _split(records: list[Record], rejections: list[Rejection], params: Params) -> list[Record]:

@@ -87,15 +87,19 @@ def read_study(folder: Path, inputs: Mapping[str, str]) -> Studied:
 
 def write_report(
     folder: Path,
+    data: Sequence[Section],
     metrics: Metrics,
     histories: Mapping[str, Sequence[Metrics]],
     shown: Shown,
     studied: Studied,
     provenance: Mapping[str, str],
 ) -> None:
-    """Write report.html into `folder`, and its pictures of scans beside it."""
+    """Write report.html into `folder`, and its pictures of scans beside it.
+
+    data: the first sections
+    """
     slices = _PLANES if shown.samples.ndim == 5 else "Pictures"
-    sections = _of_models(metrics, histories, shown, slices)
+    sections = [*data, *_of_models(metrics, histories, shown, slices)]
     sections.append(
         Section(
             "Samples",

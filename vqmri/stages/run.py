@@ -17,12 +17,13 @@ def run(
     name: str,
     root: Path,
     *,
-    each: Map = map,
+    each: Map | None = None,
     changes: Mapping[str, Any] | None = None,
     out: Path | None = None,
 ) -> Metrics:
     """Run the stage on the project in `root`; its metrics go to MLflow too.
 
+    each: on what the shards run; None for what the stage chooses
     changes: values of the stage's section in place of those in params.yaml; only with `out`, a
         folder to publish in place of the project's own, which is always that of params.yaml
     Raises VqmriError, with params.yaml checked before anything heavy is imported.
@@ -43,6 +44,7 @@ def run(
     with tracked(name, root) as tracker:
         section = getattr(params, name)
         tracker.params({"seed": params.seed, name: section.model_dump() if section else None})
-        metrics: Metrics = stage(params, Layout(root), tracker=tracker, each=each)
+        options = {"each": each} if each else {}
+        metrics: Metrics = stage(params, Layout(root), tracker=tracker, **options)
         tracker.metrics(metrics)
     return metrics

@@ -16,6 +16,7 @@ class Section:
     table: rows of (name, value, what it means)
     pictures: caption and PNG bytes
     head, rows: a wider table with column titles
+    words: what stands in it are words; else all but the first column are numbers
     """
 
     title: str
@@ -24,6 +25,7 @@ class Section:
     pictures: Sequence[tuple[str, bytes]] = ()
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    words: bool = False
 
 
 def render(title: str, sections: Sequence[Section], provenance: Mapping[str, str]) -> str:

@@ -1,0 +1,97 @@
+"""What a folder of raw scans is, for a user who leaves it to be found out.
+
+Pictures (idx, images) and phantoms are not guessed: a folder of scans may hold pictures of them.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from vqmri.errors import InputError
+from vqmri.scans import image_file
+from vqmri.scans.dicom_image import START, is_marked, may_be_dicom
+
+Kind = Literal["bids", "nifti", "dicom"]
+
+_DESCRIPTION = "dataset_description.json"
+_ANATOMY = ("sub-*/anat/sub-*", "sub-*/ses-*/anat/sub-*")
+_ENDINGS = (".nii", ".nii.gz")
+_DICOM_UID = b"1.2.840.10008."
+"""Beginning of all that the standard names, so of the SOP class that a bare file begins with."""
+
+_ENOUGH = 1000  # files counted of a folder that is known to hold both kinds
+
+
+def kind_of(raw: Path) -> Kind:
+    """The kind of source that the folder `raw` is.
+
+    A BIDS data set by its description or by the names of its anatomical images, whatever else is
+    in it. Else DICOM if there are files that begin as it does, whatever their names, and NIfTI if
+    there are images with an affine (those of `image_file`) by their names. What is hidden does not
+    count; of links only the names do, and links to folders not at all.
+    Raises InputError when `raw` is no folder, holds both NIfTI and DICOM, or neither.
+    """
+    if not raw.is_dir():
+        raise InputError(f"{raw}, the folder of raw scans, is missing or is no folder.")
+    if _is_bids(raw):
+        return "bids"
+    nifti, dicom, all_counted = _count(raw)
+    if nifti and dicom:
+        least = "" if all_counted else "at least "
+        raise InputError(
+            f"{raw} holds both, {least}{nifti} files of NIfTI or FreeSurfer and {least}{dicom} of "
+            "DICOM. Set ingest.source.kind to one of them, nifti or dicom, or name a folder that "
+            "has one kind alone."
+        )
+    if nifti:
+        return "nifti"
+    if dicom:
+        return "dicom"
+    raise InputError(
+        f"{raw} holds no scans. Looked for: a BIDS data set ({_DESCRIPTION}, or "
+        "sub-*/[ses-*/]anat/sub-*.nii[.gz]), images by their names (.nii, .hdr with .img, .mgh, "
+        ".mgz), DICOM files by how they begin. Hidden files and links to folders are passed over. "
+        "Pictures and phantoms are not guessed: set ingest.source.kind to idx, images or phantom."
+    )
+
+
+def _is_bids(raw: Path) -> bool:
+    if (raw / _DESCRIPTION).is_file():
+        return True
+    images = (path for glob in _ANATOMY for path in raw.glob(glob))
+    return any(path.name.endswith(_ENDINGS) for path in images)
+
+
+def _count(raw: Path) -> tuple[int, int, bool]:
+    """Numbers of images by name and of DICOM files, and whether all files were counted."""
+    nifti = dicom = 0
+    for path in _files(raw):
+        # a DICOM file may have any name, so its beginning counts first
+        if _is_dicom(path):
+            dicom += 1
+        elif image_file.is_image(path):
+            nifti += 1
+        if nifti and dicom and nifti + dicom >= _ENOUGH:
+            return nifti, dicom, False
+    return nifti, dicom, True
+
+
+def _files(raw: Path) -> Iterator[Path]:
+    """All that is below `raw` and no folder, in the order of names, without what is hidden."""
+    for folder, folders, names in os.walk(raw):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _is_dicom(path: Path) -> bool:
+    """By the beginning of a plain file; a link or a pipe is not opened."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
+        with path.open("rb", buffering=0) as file:
+            start = file.read(START)
+    except OSError:  # nobody may read it, or it is gone
+        return False
+    return is_marked(start) or (may_be_dicom(start) and _DICOM_UID in start)

@@ -1,0 +1,104 @@
+"""What came of each scan, kept beside the volumes, so that the next ingest need not read it again.
+
+One JSON file per shard of the store. Of scans whose key is known the volume is copied.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from vqmri.errors import VqmriError
+from vqmri.outputs import Manifest, replace_file
+from vqmri.scans.quality import Look
+from vqmri.scans.store import VolumeStore, volumes_per_shard
+from vqmri.scans.volume import Record, Rejection
+
+FOLDER = "outcomes"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one scan: a record, with a look if it is no picture, or a rejection.
+
+    key: digest of the scan's files and of all values that decide what it becomes
+    """
+
+    key: str
+    record: Record | None = None
+    look: Look | None = None
+    rejection: Rejection | None = None
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> "Outcome":
+        """The inverse of `dataclasses.asdict`."""
+        return cls(
+            values["key"],
+            Record(**values["record"]) if values["record"] else None,
+            Look.of_json(values["look"]) if values["look"] else None,
+            Rejection(**values["rejection"]) if values["rejection"] else None,
+        )
+
+
+def write(folder: Path, shard: int, outcomes: Sequence[Outcome]) -> None:
+    """Write those of one shard; that it is there says that the shard's volumes are too."""
+    text = json.dumps([asdict(outcome) for outcome in outcomes])
+    replace_file(folder / _name(shard), text.encode())
+
+
+def read(folder: Path, shard: int) -> list[Outcome] | None:
+    """Those of one shard, or None if it was not finished."""
+    path = folder / _name(shard)
+    if not path.is_file():
+        return None
+    return [Outcome.of_json(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _name(shard: int) -> str:
+    return f"{shard:05d}.json"
+
+
+class Earlier:
+    """Published volumes from which scans that have not changed are taken."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open `folder`; VqmriError when it is not whole."""
+        self._manifest = Manifest.read(folder)
+        self._store = VolumeStore(folder)
+        self._folder = folder
+        self._per_shard = volumes_per_shard(self._store.shape)
+        self._shard = lru_cache(maxsize=2)(self._read_shard)
+
+    def keys(self) -> dict[str, int]:
+        """Key of each volume to its index."""
+        last = max((record.index for record in self._store.records), default=-1)
+        return {
+            outcome.key: index
+            for shard in range(last // self._per_shard + 1)
+            for index, outcome in self._shard(shard).items()
+        }
+
+    def take(self, index: int) -> tuple[Float[np.ndarray, "channel *space"], Record, Look | None]:
+        """A volume, its record and look; IntegrityError when it is damaged."""
+        outcome = self._shard(index // self._per_shard)[index]
+        assert outcome.record is not None
+        return self._store.read([outcome.record])[0], outcome.record, outcome.look
+
+    def _read_shard(self, shard: int) -> dict[int, Outcome]:
+        name = f"{FOLDER}/{_name(shard)}"
+        self._manifest.check(self._folder, [name])
+        outcomes: Iterable[Outcome] = read(self._folder / FOLDER, shard) or []
+        return {o.record.index: o for o in outcomes if o.record is not None}
+
+
+def keys_of(folder: Path) -> dict[str, int]:
+    """Key to index of the volumes published in `folder`; {} where none can be taken over."""
+    try:
+        return Earlier(folder).keys()
+    except (VqmriError, OSError, KeyError, TypeError, ValueError):  # absent, damaged, of old code
+        return {}

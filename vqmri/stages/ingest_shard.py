@@ -1,0 +1,156 @@
+"""One shard of ingest: the unit of work, whoever does it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vqmri.build.ingest import Normaliser, Preparer, Reader, normaliser, preparer, reader
+from vqmri.errors import IntegrityError
+from vqmri.params import Ingest
+from vqmri.scans import outcomes
+from vqmri.scans.check import Refused
+from vqmri.scans.outcomes import Earlier, Outcome
+from vqmri.scans.quality import look
+from vqmri.scans.store import VolumeWriter, shard_range, volumes_per_shard
+from vqmri.scans.volume import Candidate, Record, Rejection
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The scans of one shard of the store, in plain values.
+
+    keys: of the candidates, see `Outcome`; known: key to index of volumes in the folder `earlier`
+    outcomes: folder of what came of the scans
+    """
+
+    number: int
+    candidates: Sequence[Candidate]
+    keys: Sequence[str]
+    known: Mapping[str, int]
+    count: int
+    channels: int
+    params: dict[str, Any]
+    seed: int
+    root: str
+    out: str
+    outcomes: str
+    earlier: str
+
+    @property
+    def volume(self) -> tuple[int, ...]:
+        """Shape of one volume, channels first."""
+        return (self.channels, *self.params["shape"])
+
+    @property
+    def indices(self) -> range:
+        """Of its volumes in the store."""
+        return shard_range(self.number, self.count, volumes_per_shard(self.volume))
+
+
+def key(decides: Mapping[str, Any], version: int, candidate: Candidate, digest: str) -> str:
+    """What a candidate's volume is known by."""
+    return sha256(dumps([version, decides, candidate.name, digest]).encode()).hexdigest()
+
+
+def ingest_shard(shard: Shard) -> list[Outcome]:
+    """Read, check, normalise and write the scans of one shard, unless a killed run already did."""
+    folder = Path(shard.outcomes)
+    found = outcomes.read(folder, shard.number)
+    if found is not None:
+        return found
+    worker = _Worker(shard)
+    block = np.full((len(shard.indices), *shard.volume), np.nan, dtype=np.float32)
+    found = []
+    for slot, (index, candidate, its_key) in enumerate(
+        zip(shard.indices, shard.candidates, shard.keys, strict=True)
+    ):
+        try:
+            block[slot], outcome = worker.outcome(candidate, index, its_key)
+        except Refused as refusal:
+            rejection = Rejection(candidate.name, refusal.code, refusal.reason)
+            outcome = Outcome(its_key, rejection=rejection)
+        found.append(outcome)
+    VolumeWriter(Path(shard.out)).write_shard(shard.number, block)
+    outcomes.write(folder, shard.number, found)
+    return found
+
+
+class _Worker:
+    """Takes a volume over or makes it."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._settings = Ingest.model_validate(shard.params)
+        self._shard = shard
+
+    def outcome(self, candidate: Candidate, index: int, its_key: str) -> tuple[np.ndarray, Outcome]:
+        """The voxels, channels first, and what came of the scan; raises Refused."""
+        if its_key in self._shard.known:
+            try:
+                return self._taken(candidate, index, its_key)
+            except (IntegrityError, OSError):
+                pass  # what is damaged is made again
+        return self._made(candidate, index, its_key)
+
+    def _taken(self, candidate: Candidate, index: int, its_key: str) -> tuple[np.ndarray, Outcome]:
+        volume, record, seen = self._earlier.take(self._shard.known[its_key])
+        return volume, Outcome(its_key, _told(record, candidate, index), seen)
+
+    def _made(self, candidate: Candidate, index: int, its_key: str) -> tuple[np.ndarray, Outcome]:
+        scan, digest = self._read(candidate)
+        prepared, steps = self._prepare(scan)
+        done = self._normalise(prepared)
+        record = Record(
+            index=index,
+            subject="",
+            source="",
+            sha256=digest,
+            shape=list(scan.data.shape[1:]),
+            affine=_rows(scan.affine),
+            normalised_affine=_rows(done.volume.affine),
+            field_of_view=[list(pair) for pair in done.box],
+            steps=steps + done.steps,
+            covariates={},
+            label=None,
+            split="",
+        )
+        seen = look(candidate.name, scan, done.volume, done.box)
+        return done.volume.channels, Outcome(its_key, _told(record, candidate, index), seen)
+
+    @cached_property
+    def _read(self) -> Reader:
+        return reader(self._settings, self._shard.seed, Path(self._shard.root))
+
+    @cached_property
+    def _prepare(self) -> Preparer:
+        return preparer(self._settings)
+
+    @cached_property
+    def _normalise(self) -> Normaliser:
+        return normaliser(self._settings)
+
+    @cached_property
+    def _earlier(self) -> Earlier:
+        return Earlier(Path(self._shard.earlier))
+
+
+def _told(record: Record, candidate: Candidate, index: int) -> Record:
+    """The record with what is known of the scan without reading it."""
+    return replace(
+        record,
+        index=index,
+        subject=candidate.subject,
+        source=candidate.name,
+        covariates=candidate.covariates,
+        label=None if candidate.alias else candidate.label,
+        split=candidate.split,
+    )
+
+
+def _rows(affine: np.ndarray | None) -> list[list[float]]:
+    return [] if affine is None else affine.tolist()
