@@ -5,12 +5,12 @@
 FOLDER holds `hippocampus/imagesTr/*.nii.gz` and `oasis_t1w_ss/*_SS.nii.gz`. All take turns in one
 process with one thread, each round anew, on files that the system has in memory:
 
-| name         | what it does                                                                      |
-|--------------|-----------------------------------------------------------------------------------|
-| ingest       | the stage: find, hash, check, normalise, look, compress, write, sync, publish      |
-| bare         | a loop over MONAI's transforms, results dropped                                   |
-| peer         | the first pass of MONAI's PersistentDataset with them, which writes what it caches |
-| decompress   | gzip alone: the floor                                                             |
+| name       | what it does                                                                       |
+|------------|------------------------------------------------------------------------------------|
+| ingest     | the stage: find, hash, check, normalise, look, compress, write, sync, publish      |
+| bare       | a loop over MONAI's transforms, results dropped                                    |
+| peer       | the first pass of MONAI's PersistentDataset with them, which writes what it caches |
+| decompress | Python's gzip alone: the floor                                                     |
 
 Ratios are medians over the rounds. Of two data sets the worse ratio stands in the last line.
 """

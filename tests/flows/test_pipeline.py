@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -95,3 +96,20 @@ def test_there_is_a_deployment_for_every_flow() -> None:
     assert [d["entrypoint"] for d in deployments] == [
         f"flows/{name}.py:{name}" for name in (*STAGES, "pipeline")
     ]
+
+
+def test_ingest_on_dask_gives_the_same_bytes(checkout: Path, shell: dict[str, str]) -> None:
+    (checkout / "on_dask.py").write_text(
+        "from prefect_dask import DaskTaskRunner\n"
+        "from flows.ingest import ingest\n"
+        "if __name__ == '__main__':\n"
+        "    options = {'n_workers': 2, 'threads_per_worker': 1, 'dashboard_address': None}\n"
+        "    runner = DaskTaskRunner(cluster_kwargs=options)\n"
+        "    ingest.with_options(task_runner=runner)()\n"
+    )
+    said = run(checkout, shell, "python", "on_dask.py")
+    assert "Creating a new Dask cluster" in said
+    by_dask = (checkout / "data/volumes/MANIFEST.json").read_bytes()
+    shutil.rmtree(checkout / "data/volumes")
+    run(checkout, shell, "vqmri", "ingest", "--workers", "2")
+    assert (checkout / "data/volumes/MANIFEST.json").read_bytes() == by_dask

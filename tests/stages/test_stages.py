@@ -30,7 +30,7 @@ from vqmri.vqvae import VQVAE
 def test_every_output_is_published_whole_and_no_work_is_left(finished: Layout) -> None:
     for name in MADE_BY:
         assert verify(finished.output(name)).items
-    assert all(path.suffix == ".lock" for path in finished.work.iterdir())
+    assert all(path.suffix in {".lock", ".sqlite"} for path in finished.work.iterdir())
 
 
 def test_codes_are_those_of_the_volumes_in_the_same_order(finished: Layout) -> None:

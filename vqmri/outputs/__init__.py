@@ -2,8 +2,9 @@
 
 from vqmri.outputs.lock import hold
 from vqmri.outputs.manifest import Identity, Manifest, sha256_of, verify
-from vqmri.outputs.publish import Work, publishing, replace_file
+from vqmri.outputs.publish import Work, is_current, publishing, replace_file
 
 __all__ = [
-    "Identity", "Manifest", "Work", "hold", "publishing", "replace_file", "sha256_of", "verify",
+    "Identity", "Manifest", "Work", "hold", "is_current", "publishing", "replace_file", "sha256_of",
+    "verify",
 ]  # fmt: skip

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from vqmri.errors import InputError, IntegrityError
 from vqmri.outputs.lock import hold
-from vqmri.outputs.manifest import Identity, Manifest
+from vqmri.outputs.manifest import Identity, Manifest, verify
 
 _DIGITS = 16  # of the fingerprint, in the name of a work folder
 
@@ -48,6 +49,19 @@ def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Wo
         _swap(work.out, target, old)
         for left in _work_folders(work_root, target.name):
             shutil.rmtree(left)
+
+
+def is_current(target: Path, work_root: Path, identity: Identity) -> bool:
+    """Whether `target` is what a stage of this identity would publish, and whole.
+
+    Every byte is looked at. Raises LockedError when another process has this output in hand.
+    """
+    with hold(work_root / f"{target.name}.lock"):
+        _recover(target, work_root / f"{target.name}.old")
+        try:
+            return verify(target).fingerprint == identity.fingerprint
+        except (InputError, IntegrityError):
+            return False
 
 
 def _work_folders(work_root: Path, name: str) -> list[Path]:

@@ -12,6 +12,7 @@ from vqmri.scans.volume import Steps, Volume
 ITERATIONS = (50, 50, 50, 50)
 _SHRINK = 4  # the field is smooth: it is fitted to every fourth voxel of the long axes
 _SMALLEST = 32  # voxels along an axis that is shrunk
+_FEWEST = 200  # voxels that a field is fitted to
 
 
 def correct_bias(scan: Volume) -> tuple[Volume, Steps]:
@@ -41,7 +42,7 @@ def _field(channel: Float[np.ndarray, "x y z"], scan: Volume) -> Float[np.ndarra
     mask = sitk.And(mask, sitk.Cast(image > 0, sitk.sitkUInt8))
     factors = [_SHRINK if n >= _SMALLEST * 2 else 1 for n in image.GetSize()]
     small, inside = sitk.Shrink(image, factors), sitk.Shrink(mask, factors)
-    if int(sitk.GetArrayViewFromImage(inside).sum()) < _SMALLEST**2:
+    if int(sitk.GetArrayViewFromImage(inside).sum()) < _FEWEST:
         raise Refused("not-positive", "there are too few voxels above 0 to fit a bias field to")
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetMaximumNumberOfIterations(ITERATIONS)

@@ -69,7 +69,8 @@ def check_header(shape: tuple[int, ...], dtype: np.dtype[Any], affine: np.ndarra
 
 def check_voxels(data: np.ndarray) -> None:
     """Refuse what no scaling of intensities could mend."""
-    if not np.isfinite(data).all():
+    least, most = data.min(), data.max()
+    if not (np.isfinite(least) and np.isfinite(most)):
         raise Refused("not-finite", f"{int((~np.isfinite(data)).sum())} voxels are NaN or infinite")
-    if data.min() == data.max():
+    if least == most:
         raise Refused("constant", f"every voxel is {float(data.flat[0])}")

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Float
 
-from vqmri.scans.volume import Record, Volume, crop
+from vqmri.scans.volume import Record, Volume, crop, thinned
 from vqmri.shapes import Box
 
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
@@ -19,7 +19,6 @@ QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 FOREGROUND = 0.05
 """Normalised intensities above this are foreground."""
 
-_SAMPLE = 2**20  # voxels that the inner quantiles are taken of, evenly spaced; all would take 1 s
 _DIGITS = 6  # significant ones; more would be the noise of the machine
 
 
@@ -42,14 +41,13 @@ class Summary:
 
 def summarise(scan: Volume, normalised: Volume, box: Box) -> Summary:
     """Of a scan as it was read, and of the normalised volume with its field of view."""
-    raw, inside = scan.data[0], normalised.data[0][crop(box)]
+    raw, inside = scan.data[0], thinned(normalised.data[0][crop(box)])
     least, most = float(raw.min()), float(raw.max())
-    some = raw.T.ravel()[:: max(raw.size // _SAMPLE, 1)]
-    quantiles = [least, *np.quantile(some, QUANTILES[1:-1]), most]
-    above = int((raw > least).sum())
+    quantiles = [least, *np.quantile(thinned(raw), QUANTILES[1:-1]), most]
+    above = np.count_nonzero(raw > least)
     return Summary(
         quantiles=[_rounded(quantile) for quantile in quantiles],
-        at_maximum=_rounded(int((raw == most).sum()) / above if above else 1.0),
+        at_maximum=_rounded(np.count_nonzero(raw == most) / above if above else 1.0),
         foreground=_rounded((inside > FOREGROUND).mean()),
         mean=_rounded(inside.mean(dtype=np.float64)),
         std=_rounded(inside.std(dtype=np.float64)),

@@ -9,11 +9,9 @@
 All may be gzipped: `.gz` is appended, and `.mgz` is `.mgh.gz`.
 """
 
-import gzip
 import hashlib
 import io
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, isal_zlib
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer import mghformat
@@ -35,8 +34,9 @@ _SLACK_BYTES = 2**20  # of what may follow: padding, MGH's tags, extensions in a
 _MAX_BYTES = MAX_VOXELS * 8
 _UNSUSPECTED_BYTES = 2**26
 _MAX_COMPRESSION = 500  # of larger files that hold anything; deflate ends at 1032, with zeros
+_ISAL_ERROR: Any = isal_zlib.IsalError  # which its stub calls an instance
 _DAMAGE = (
-    OSError, EOFError, ValueError, KeyError, OverflowError, zlib.error,
+    OSError, EOFError, ValueError, KeyError, OverflowError, _ISAL_ERROR,
     HeaderDataError, ImageFileError,
 )  # fmt: skip
 """What nibabel and gzip raise over a damaged file."""
@@ -210,16 +210,20 @@ def _mgh_header(start: bytes) -> Header:
     return Header(fields, fields.get_data_offset(), affine)
 
 
-class _Hashed:
+class _Hashed(io.RawIOBase):
     """A file that adds what is read from it to a digest."""
 
     def __init__(self, file: BinaryIO, digest: Any) -> None:
-        self._file, self._digest = file, digest
+        self._file: Any = file
+        self._digest = digest
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._digest.update(data)
-        return data
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self._file.readinto(buffer)
+        self._digest.update(memoryview(buffer)[:count])
+        return count
 
 
 @contextmanager
@@ -233,7 +237,7 @@ def _opened(path: Path, digest: Any) -> Iterator[tuple[Any, int]]:
         if not path.name.endswith((".gz", ".mgz")):
             yield hashed, size
             return
-        with gzip.GzipFile(fileobj=hashed) as file:  # type: ignore[call-overload]
+        with igzip.IGzipFile(fileobj=hashed) as file:
             yield file, max(_MAX_COMPRESSION * size, _UNSUSPECTED_BYTES)
 
 

@@ -67,7 +67,7 @@ class VolumeWriter:
             chunks=(volumes_per_chunk(volume), *volume),
             shards=(volumes_per_shard(volume), *volume),
             dtype="float32",
-            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            compressors=[ZstdCodec(level=1), Crc32cCodec()],
             fill_value=float("nan"),
             dimension_names=("volume", "channel", *_AXES[len(shape)]),
         )

@@ -11,9 +11,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vqmri.build.ingest import channels, decides, find, inputs, named, resolved
-from vqmri.errors import InputError, VqmriError
+from vqmri.errors import InputError
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, Manifest, Work, publishing, replace_file, verify
+from vqmri.outputs import Identity, Work, is_current, publishing, replace_file
 from vqmri.outputs.digests import FileDigests
 from vqmri.params import Ingest, Params
 from vqmri.protocols import Map, Metrics, Tracker
@@ -53,7 +53,7 @@ def ingest(
     values = settings.model_dump(mode="json", exclude={"raw", "subject_key"})
     identity = Identity("ingest", FORMAT_VERSION, {"seed": params.seed, "ingest": values}, raw)
     folder = data.output("volumes")
-    if (metrics := _unchanged(folder, identity)) is not None:
+    if (metrics := _unchanged(data, identity)) is not None:
         tqdm.write(f"{folder} is of these scans and params already")
         return metrics
     candidates = named(settings, found, data.root)
@@ -83,13 +83,10 @@ def ingest(
     return metrics
 
 
-def _unchanged(folder: Path, identity: Identity) -> Metrics | None:
+def _unchanged(data: Layout, identity: Identity) -> Metrics | None:
     """Metrics of volumes that are what this run would make, and whole."""
-    try:
-        if Manifest.read(folder).fingerprint != identity.fingerprint:
-            return None
-        verify(folder)
-    except VqmriError:
+    folder = data.output("volumes")
+    if not is_current(folder, data.work, identity):
         return None
     with (folder / REJECTIONS).open(newline="", encoding="utf-8") as file:
         if any(row["code"] in PASSING for row in csv.DictReader(file, delimiter="\t")):
