@@ -39,7 +39,7 @@ def test_each_channel_is_defaced(tmp_path: Path) -> None:
     after, steps = deface(before, tool(tmp_path, code))
     assert np.all(after.data[:, :, -2:] == 0)
     assert np.array_equal(after.data[:, :, :-2], before.data[:, :, :-2])
-    assert np.array_equal(after.affine, before.affine)
+    assert after.affine is before.affine
     assert steps == [{"step": "deface", "program": Path(sys.executable).name}]
 
 

@@ -131,5 +131,5 @@ def test_a_project_of_masked_scans_asks_for_a_mask(tmp_path: Path) -> None:
     assert found["psnr_db"] > 5
     steps = json.loads((tmp_path / "x.json").read_text())["Steps"]
     assert steps == VolumeStore(data_of.output("volumes")).records[0].steps
-    assert [step["step"] for step in steps][0] == "mask"
+    assert steps[0]["step"] == "mask"
     assert "strip" in [step["step"] for step in steps]

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import nibabel as nib
@@ -19,6 +20,7 @@ QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 FOREGROUND = 0.05
 """Normalised intensities above this are foreground."""
 
+_FOR_PEOPLE = 2**16  # voxels that quantiles are taken of which nothing depends on
 _DIGITS = 6  # significant ones; more would be the noise of the machine
 
 
@@ -43,7 +45,7 @@ def summarise(scan: Volume, normalised: Volume, box: Box) -> Summary:
     """Of a scan as it was read, and of the normalised volume with its field of view."""
     raw, inside = scan.data[0], thinned(normalised.data[0][crop(box)])
     least, most = float(raw.min()), float(raw.max())
-    quantiles = [least, *np.quantile(thinned(raw), QUANTILES[1:-1]), most]
+    quantiles = [least, *np.quantile(thinned(raw, _FOR_PEOPLE), QUANTILES[1:-1]), most]
     above = np.count_nonzero(raw > least)
     return Summary(
         quantiles=[_rounded(quantile) for quantile in quantiles],
@@ -106,7 +108,15 @@ def _raw(records: Sequence[Record]) -> dict[str, Any]:
 
 def orientation(affine: Float[np.ndarray, "4 4"]) -> str:
     """Where the axes of an array point, for example "LAS"."""
-    return "".join(axis or "?" for axis in nib.aff2axcodes(affine))
+    return _orientation(np.ascontiguousarray(affine[:3, :3], dtype=np.float64).tobytes())
+
+
+@lru_cache(maxsize=1024)
+def _orientation(matrix: bytes) -> str:
+    """Of the bytes of a matrix: most scans of a data set have one of a few."""
+    turned = np.eye(4)
+    turned[:3, :3] = np.frombuffer(matrix).reshape(3, 3)
+    return "".join(axis or "?" for axis in nib.aff2axcodes(turned))
 
 
 def _covariate(values: Sequence[Any]) -> dict[str, Any]:

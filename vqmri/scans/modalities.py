@@ -28,7 +28,8 @@ def read(
     """
     scan, sha256 = nifti.read(nifti.locate(raw, candidate.source))
     paths = zip(names, candidate.modalities, strict=True)
-    data = [scan.data, *(_modality(raw, name, path, scan) for name, path in paths)]
+    others = [_modality(raw, name, path, scan) for name, path in paths]
+    data = np.concatenate([scan.data, *others]) if others else scan.data
     label = None
     if candidate.label is not None and label_values is None:
         nifti.check_label(nifti.locate(raw, candidate.label), scan)
@@ -37,7 +38,7 @@ def read(
     mask = None
     if candidate.mask is not None:
         mask = nifti.read_mask(nifti.locate(raw, candidate.mask), scan)
-    return replace(scan, data=np.concatenate(data), label=label, mask=mask), sha256
+    return replace(scan, data=data, label=label, mask=mask), sha256
 
 
 def _modality(raw: Path, name: str, path: str, scan: Volume) -> np.ndarray:

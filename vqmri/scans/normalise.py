@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import Orientation, Spacing
+from monai.transforms import Spacing
+from nibabel.affines import from_matvec
 from scipy import ndimage
 
 from vqmri.scans.check import Refused
@@ -16,6 +18,7 @@ from vqmri.scans.volume import Normalised, Steps, Volume, crop, thinned
 from vqmri.shapes import Box
 
 ORIENTATION = "RAS"
+_SAME_SPACING = 1e-3  # mm; MONAI leaves such scans as they are too
 _MAX_RESAMPLED = 2**28
 """Voxels on the way to the spacing: 645³. MONAI takes 56 bytes for each, together 15 GB."""
 
@@ -43,11 +46,10 @@ def normalise(
     """
     if scan.affine is None:
         raise ValueError("a picture has no affine; raster.fit makes its shape that of the others")
-    image = _resample(scan.data, scan.affine, spacing, "bilinear")
-    data: np.ndarray = image.as_tensor().numpy()
+    data, affine = _resampled(scan.data, scan.affine, spacing, "bilinear")
     mask = None
     if scan.mask is not None:
-        mask = _resample(scan.mask[None], scan.affine, spacing, "nearest").numpy()[0] > 0.5
+        mask = _resampled(scan.mask[None], scan.affine, spacing, "nearest")[0][0] > 0.5
     lows, highs = _scales(data, percentiles, mask)
     middle = None
     if foreground_crop:
@@ -63,10 +65,9 @@ def normalise(
     _check_scaled(grey)
     label = None
     if scan.label is not None:
-        turned = _resample(scan.label[None], scan.affine, spacing, "nearest")
-        label = _placed(turned.numpy(), starts, shape)[0]
-    affine = image.affine.numpy().astype(np.float64)
-    affine[:3, 3] += affine[:3, :3] @ starts
+        labels, _ = _resampled(scan.label[None], scan.affine, spacing, "nearest")
+        label = _placed(labels, starts, shape)[0]
+    affine = affine @ from_matvec(np.eye(3), starts)
     steps: Steps = [
         {"step": "orient", "from": orientation(scan.affine), "to": ORIENTATION},
         {"step": "resample", "from": list(scan.spacing), "to": list(map(float, spacing))},
@@ -77,18 +78,41 @@ def normalise(
     return Normalised(Volume(grey, affine, label), _box(size, starts, shape), steps)
 
 
-def _resample(data: np.ndarray, affine: np.ndarray, spacing: Sequence[float], mode: str) -> Any:
-    """In RAS, at the spacing."""
-    _check_extent(data.shape[1:], affine, spacing)
-    image: Any = MetaTensor(torch.from_numpy(data), affine=torch.from_numpy(affine))
-    image = Orientation(axcodes=ORIENTATION, labels=None)(image)
-    return Spacing(pixdim=tuple(spacing), mode=mode, padding_mode="border")(image)
+def _turned(
+    data: Float[np.ndarray, "channel x y z"], affine: Float[np.ndarray, "4 4"]
+) -> tuple[Float[np.ndarray, "channel a b c"], Float[np.ndarray, "4 4"]]:
+    """The same voxels with their axes nearest to R, A and S, as a view."""
+    turn = nib.io_orientation(affine)
+    order = [0, *(1 + int(axis) for axis in np.argsort(turn[:, 0]))]
+    flips = tuple(slice(None, None, int(sign)) for sign in turn[:, 1])
+    return data[:, *flips].transpose(order), affine @ nib.orientations.inv_ornt_aff(
+        turn, data.shape[1:]
+    )
 
 
-def _check_extent(shape: Sequence[int], affine: np.ndarray, spacing: Sequence[float]) -> None:
+def _resampled(
+    data: Float[np.ndarray, "channel x y z"],
+    affine: Float[np.ndarray, "4 4"],
+    spacing: Sequence[float],
+    mode: str,
+) -> tuple[Float[np.ndarray, "channel a b c"], Float[np.ndarray, "4 4"]]:
+    """In RAS, at the spacing; as it is, where it has it already."""
+    data, affine = _turned(data, affine)
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if np.allclose(sizes, spacing, rtol=0, atol=_SAME_SPACING):
+        return data, affine
+    _check_extent(data.shape[1:], sizes, spacing)
+    image: Any = MetaTensor(
+        torch.from_numpy(np.ascontiguousarray(data)), affine=torch.from_numpy(affine)
+    )
+    image = Spacing(pixdim=tuple(spacing), mode=mode, padding_mode="border")(image)
+    return image.as_tensor().numpy(), image.affine.numpy().astype(np.float64)
+
+
+def _check_extent(shape: Sequence[int], sizes: np.ndarray, spacing: Sequence[float]) -> None:
     """Refuse voxels of metres, say of a header in µm, before they are resampled to millimetres."""
     with np.errstate(over="ignore"):
-        extent = np.array(shape) * np.linalg.norm(affine[:3, :3], axis=0)
+        extent = np.array(shape) * sizes
         voxels = float(np.prod(np.maximum(extent / spacing, 1)))
     if voxels > _MAX_RESAMPLED:
         raise Refused("too-large", f"{extent.round(3).tolist()} mm are {voxels:.3g} voxels")

@@ -1,7 +1,6 @@
 """Normalised volumes at rest: one zarr v3 array, checksummed, and the table of what they are."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import zarr
 from jaxtyping import Float
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from vqmri.errors import IntegrityError
 from vqmri.outputs import Manifest
@@ -67,7 +66,7 @@ class VolumeWriter:
             chunks=(volumes_per_chunk(volume), *volume),
             shards=(volumes_per_shard(volume), *volume),
             dtype="float32",
-            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            compressors=[BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec()],
             fill_value=float("nan"),
             dimension_names=("volume", "channel", *_AXES[len(shape)]),
         )
@@ -92,7 +91,7 @@ class VolumeWriter:
                     {"name": channel.name, "label_values": list(channel.label_values)}
                     for channel in channels
                 ],
-                "records": [asdict(record) for record in records],
+                "records": [vars(record) for record in records],
             }
         )
 
