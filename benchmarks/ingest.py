@@ -2,8 +2,8 @@
 
     python -m benchmarks.ingest [--data FOLDER] [--rounds N]
 
-FOLDER holds `hippocampus/imagesTr/*.nii.gz` and `oasis_t1w_ss/*_SS.nii.gz`. All take turns in one
-process with one thread, each round anew, on files that the system has in memory:
+FOLDER holds `hippocampus/imagesTr/*.nii.gz` and `oasis_t1w_ss/*_SS.nii.gz`. All take turns on
+one core, each round anew, on files that the system has in memory:
 
 | name       | what it does                                                                       |
 |------------|------------------------------------------------------------------------------------|
@@ -11,6 +11,7 @@ process with one thread, each round anew, on files that the system has in memory
 | bare       | a loop over MONAI's transforms, results dropped                                    |
 | peer       | the first pass of MONAI's PersistentDataset with them, which writes what it caches |
 | decompress | Python's gzip alone: the floor                                                     |
+| one, two   | ingest on one process and core, and on two, which began before                     |
 
 Ratios are medians over the rounds. Of two data sets the worse ratio stands in the last line.
 """
@@ -19,10 +20,10 @@ import argparse
 import cProfile
 import gzip
 import json
+import os
 import pstats
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ from vqmri.stages.ingest import ingest
 from vqmri.stages.workers import pool
 
 REPO = Path(__file__).parent.parent
+SHARDS = "vqmri.stages.ingest_shard"
 PERCENTILES = (0.5, 99.5)
 
 
@@ -122,22 +124,20 @@ def measure(data_set: DataSet, data: Path, rounds: int) -> dict[str, float]:
     bare(paths[:2], transforms)  # nothing is a first time
     times: dict[str, list[float]] = {}
 
-    def turn(name: str, work: Callable[[], object]) -> None:
-        times.setdefault(name, []).append(_seconds(work))
+    def turn(name: str, work: Callable[[Path], object], cores: int = 1) -> None:
+        with TemporaryDirectory() as folder, _on(cores):
+            times.setdefault(name, []).append(_seconds(lambda: work(Path(folder))))
 
-    with _warm(1) as (one, _), _warm(2) as (two, start):
+    with _warm(1) as one, _warm(2) as two, TemporaryDirectory() as kept:
+        ingest(params, Layout(Path(kept)), each=two)
         for _ in range(rounds):
-            with TemporaryDirectory() as folder:
-                own, cache = Layout(Path(folder) / "own"), Path(folder) / "cache"
-                turn("ingest", lambda own=own: ingest(params, own, each=map))  # type: ignore[misc]
-                turn("reingest", lambda own=own: ingest(params, own, each=map))  # type: ignore[misc]
-                turn("bare", lambda: bare(paths, transforms))
-                turn("peer", lambda cache=cache: peer(paths, transforms, cache))  # type: ignore[misc]
-                turn("decompress", lambda: decompress(paths))
-            for name, each in (("one", one), ("two", two)):
-                with TemporaryDirectory() as folder:
-                    data_of = Layout(Path(folder))
-                    turn(name, lambda d=data_of, e=each: ingest(params, d, each=e))  # type: ignore[misc]
+            turn("ingest", lambda folder: ingest(params, Layout(folder), each=map))
+            turn("reingest", lambda _: ingest(params, Layout(Path(kept)), each=map))
+            turn("bare", lambda _: bare(paths, transforms))
+            turn("peer", lambda folder: peer(paths, transforms, folder))
+            turn("decompress", lambda _: decompress(paths))
+            turn("one", lambda folder: ingest(params, Layout(folder), each=one))
+            turn("two", lambda folder: ingest(params, Layout(folder), each=two), cores=2)
     return {
         "volumes": len(paths),
         **{f"ms_{name}": 1e3 * median(t) / len(paths) for name, t in times.items()},
@@ -146,7 +146,6 @@ def measure(data_set: DataSet, data: Path, rounds: int) -> dict[str, float]:
         "ratio_floor": _ratio(times["ingest"], times["decompress"]),
         "scaling_2_workers": _ratio(times["one"], times["two"]),
         "reingest_seconds": max(times["reingest"]),
-        "pool_start_seconds": start,
     }
 
 
@@ -173,7 +172,7 @@ def profile(data_set: DataSet, data: Path) -> dict[str, float]:
         "outcomes": own[("outcomes", "write")],
         "assess": own[("quality", "assess")],
         "manifest": own[("manifest", "of")],
-        "sync": own[("publish", "_sync")],
+        "sync": own[("publish", "sync")],
     }
 
 
@@ -188,34 +187,51 @@ def _ratio(first: list[float], second: list[float]) -> float:
 
 
 @contextmanager
-def _warm(number: int) -> Iterator[tuple[Map, float]]:
-    """Processes that have begun, and the seconds that it took: a cost that no scan adds to."""
-    begin = time.perf_counter()
-    with pool(number, "vqmri.stages.ingest_shard") as workers:
-        list(workers.map(_wait, range(number)))
+def _on(number: int) -> Iterator[None]:
+    """This process on so many cores."""
+    all_cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(all_cores)[:number])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_cores)
+
+
+@contextmanager
+def _warm(number: int) -> Iterator[Map]:
+    """Processes that have begun, each on a core of its own."""
+    cores = sorted(os.sched_getaffinity(0))
+    with pool(number, SHARDS) as workers:
+        list(workers.map(_settle, cores[:number]))
 
         def each(function: Callable[[Any], Any], items: Any, /) -> Iterator[Any]:
-            return _mapped(workers, function, items)
+            return iter(workers.map(function, items))
 
-        yield each, time.perf_counter() - begin
-
-
-def _mapped(workers: ProcessPoolExecutor, function: Any, items: Any) -> Iterator[Any]:
-    return iter(workers.map(function, items))
+        yield each
 
 
-def _wait(_: int) -> None:
-    """Long enough for every process to take one."""
+def _settle(core: int) -> None:
+    """Take a core, and long enough for every process to take one."""
+    os.sched_setaffinity(0, {core})
     time.sleep(0.5)
+
+
+def start_seconds() -> float:
+    """What processes cost before they do anything: the import of the library, once."""
+    begin = time.perf_counter()
+    with pool(2, SHARDS) as workers:
+        list(workers.map(abs, range(2)))
+    return time.perf_counter() - begin
 
 
 def main() -> None:
     """Measure both data sets and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, default=REPO.parent / "shared" / "data")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    print(f"start of two processes, once {start_seconds():10.3f} s")
     data = arguments.data.resolve()
     found = {}
     for data_set in DATA_SETS:

@@ -25,7 +25,6 @@ from vqmri.scans.volume import Candidate
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 REAL = SHARED / "dicom"
-NASTY = SHARED / "nasty" / "pydicom"
 needs_data = pytest.mark.skipif(not REAL.is_dir(), reason="the shared data are not here")
 
 pytestmark = pytest.mark.usefixtures("temporary")
@@ -355,35 +354,3 @@ def test_every_real_series_is_read_or_refused_as_it_should() -> None:
 def test_two_positions_of_one_head_are_of_one_person() -> None:
     people = {c.subject for c in find(REAL / "siemens_t1_sag_positions")}
     assert len(people) == 1
-
-
-ALONE = {
-    "MR_truncated.dcm": "unreadable",
-    "emri_small_jpeg_2k_lossless_too_short.dcm": "unreadable",
-    "MR-SIEMENS-DICOM-WithOverlays.dcm": "not-3d",
-    "image_dfl.dcm": "dicom-conversion",
-    "CT_small.dcm": "not-mr",
-    "SC_rgb_rle.dcm": "not-mr",
-    "liver_1frame.dcm": "not-mr",
-    "emri_small.dcm": "no-affine",
-    "UN_sequence.dcm": "unreadable",
-    **{f"MR_small{kind}.dcm": "not-3d" for kind in ("", "_RLE", "_bigendian", "_implicit")},
-    **dict.fromkeys(
-        ["LICENSE", "no_meta.dcm", "rtplan.dcm", "test-SR.dcm", "waveform_ecg.dcm"], "no candidate"
-    ),
-}
-
-
-@pytest.mark.skipif(not NASTY.is_dir(), reason="the shared data are not here")
-def test_every_odd_file_is_refused_or_passed_over(raw: Path) -> None:
-    found = {}
-    for path in sorted(NASTY.iterdir()):
-        copy = raw / path.name
-        shutil.copy(path, copy)
-        try:
-            ((_, found[path.name]),) = outcomes(raw).items()
-        except InputError:
-            found[path.name] = "no candidate"
-        copy.unlink()
-    assert found | ALONE == found
-    assert "read" not in found.values()

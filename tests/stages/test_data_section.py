@@ -21,12 +21,11 @@ from vqmri.outputs import Identity, Manifest
 from vqmri.scans.dataset import Summary, describe
 from vqmri.scans.doubts import WARNINGS, Doubt
 from vqmri.scans.leakage import Pair
-from vqmri.scans.quality import DATASET, DUPLICATES, WARNINGS_TABLE, Quality
+from vqmri.scans.quality import DATASET, DUPLICATES, REJECTIONS, WARNINGS_TABLE, Quality
 from vqmri.scans.store import VolumeStore, VolumeWriter
 from vqmri.scans.table import tsv
 from vqmri.scans.volume import Channel, Record, Rejection
-from vqmri.stages import ingest
-from vqmri.stages.data_section import MOST_ROWS, REJECTIONS, choose, data_sections, evenly
+from vqmri.stages.data_section import MOST_ROWS, choose, data_sections, evenly
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0]).tolist()
 HELD = 4  # every fourth is held out
@@ -232,7 +231,6 @@ def test_pictures_have_a_sheet_a_histogram_and_rejections_alone(tmp_path: Path) 
 
 
 def test_the_tables_are_those_that_ingest_writes(finished: Layout) -> None:
-    assert REJECTIONS == ingest.REJECTIONS
     folder = finished.output("volumes")
     found = sections(folder)
     dataset: dict[str, Any] = json.loads((folder / DATASET).read_text())

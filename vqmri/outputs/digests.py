@@ -1,5 +1,6 @@
 """sha256 of files that are looked at again and again, each read once."""
 
+import os
 import sqlite3
 import time
 from contextlib import closing
@@ -33,7 +34,7 @@ class FileDigests:
                 return UNREADABLE
             state = path.stat()
             trace = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
-            name = str(path.resolve())
+            name = os.path.abspath(path)  # noqa: PTH100  (a link is known by its own name)
             row = self._database.execute(
                 "select size, modified, changed, inode, sha256 from files where name = ?", (name,)
             ).fetchone()

@@ -46,7 +46,7 @@ def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Wo
         _remove_fragments(work.out)
         yield work
         Manifest.of(work.out, identity).write(work.out)
-        _sync(work.out)
+        sync(work.out)
         _swap(work.out, target, old)
         for left in _work_folders(work_root, target.name):
             shutil.rmtree(left)
@@ -120,8 +120,8 @@ def replace_file(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
-def _sync(folder: Path) -> None:
-    """Files first, side by side, for the disk takes several at once; then what names them."""
+def sync(folder: Path) -> None:
+    """Bring all of a folder to the disk: files side by side, then the folders that name them."""
     below = [Path(root) for root, _, _ in os.walk(folder)]
     files = [path for place in below for path in place.iterdir() if path.is_file()]
     with ThreadPoolExecutor() as pool:

@@ -251,12 +251,13 @@ def threshold(stored: np.ndarray, people: np.ndarray) -> float:
     """
     count = len(stored)
     some = np.linspace(0, count - 1, min(count, _CALIBRATION)).astype(int)
-    rows = _unit(stored[some]).astype(np.float64)
+    rows = _unit(stored[some])
     i, j = np.triu_indices(len(some), 1)
     apart = people[some][i] != people[some][j]
     if not apart.any():
         return LEAST
-    z = np.arctanh(np.clip((rows @ rows.T)[i, j][apart], -MOST, MOST))
+    correlations = (rows @ rows.T)[i, j][apart].astype(np.float64)
+    z = np.arctanh(np.clip(correlations, -MOST, MOST))
     middle = np.median(z)
     spread = 1.4826 * np.median(np.abs(z - middle))
     pairs = count * (count - 1) / 2

@@ -16,6 +16,7 @@ from vqmri.scans.table import tsv
 from vqmri.scans.volume import Record, Volume
 from vqmri.shapes import Box
 
+REJECTIONS = "rejections.tsv"
 WARNINGS_TABLE, DUPLICATES, DATASET = "warnings.tsv", "duplicates.tsv", "dataset.json"
 
 

@@ -16,12 +16,11 @@ from vqmri.evaluation.report import Section
 from vqmri.outputs import Manifest
 from vqmri.scans.check import REFUSALS
 from vqmri.scans.doubts import WARNINGS
-from vqmri.scans.quality import DATASET, DUPLICATES, WARNINGS_TABLE
+from vqmri.scans.quality import DATASET, DUPLICATES, REJECTIONS, WARNINGS_TABLE
 from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.store import VolumeStore
 from vqmri.scans.volume import Record, crop
 
-REJECTIONS = "rejections.tsv"
 MOST_TILES = 400
 MOST_ROWS = 50
 MOST_VOLUMES = 64

@@ -19,7 +19,7 @@ from vqmri.params import Ingest, Params
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.check import PASSING, REFUSALS
 from vqmri.scans.outcomes import FOLDER, keys_of
-from vqmri.scans.quality import DUPLICATES, WARNINGS_TABLE, Quality, assess
+from vqmri.scans.quality import DUPLICATES, REJECTIONS, WARNINGS_TABLE, Quality, assess
 from vqmri.scans.split import HELD_OUT, TRAIN, split_subjects, strata_of
 from vqmri.scans.store import VolumeWriter, shard_range, volumes_per_shard
 from vqmri.scans.table import tsv
@@ -28,7 +28,6 @@ from vqmri.stages.ingest_shard import Shard, ingest_shard, key
 from vqmri.stages.workers import processes
 
 FORMAT_VERSION = 4
-REJECTIONS = "rejections.tsv"
 METRICS = "metrics.json"
 _SHOWN = 10  # reasons in an error message
 _WORTH_PROCESSES = 2**28  # voxels; to start processes takes as long as to make so many
