@@ -82,7 +82,7 @@ class DataSet:
     def transforms(self) -> Compose:
         return Compose(
             [
-                LoadImage(image_only=True),
+                LoadImage(reader="NibabelReader", image_only=True),
                 EnsureChannelFirst(),
                 Orientation(axcodes="RAS", labels=None),
                 Spacing(pixdim=(self.spacing,) * 3, mode="bilinear", padding_mode="border"),
