@@ -46,6 +46,7 @@ def normalise(
     """
     if scan.affine is None:
         raise ValueError("a picture has no affine; raster.fit makes its shape that of the others")
+    _check_extent(scan, spacing)
     data, affine = _resampled(scan.data, scan.affine, spacing, "bilinear")
     mask = None
     if scan.mask is not None:
@@ -101,7 +102,6 @@ def _resampled(
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if np.allclose(sizes, spacing, rtol=0, atol=_SAME_SPACING):
         return data, affine
-    _check_extent(data.shape[1:], sizes, spacing)
     image: Any = MetaTensor(
         torch.from_numpy(np.ascontiguousarray(data)), affine=torch.from_numpy(affine)
     )
@@ -109,11 +109,12 @@ def _resampled(
     return image.as_tensor().numpy(), image.affine.numpy().astype(np.float64)
 
 
-def _check_extent(shape: Sequence[int], sizes: np.ndarray, spacing: Sequence[float]) -> None:
+def _check_extent(scan: Volume, spacing: Sequence[float]) -> None:
     """Refuse voxels of metres, say of a header in µm, before they are resampled to millimetres."""
+    assert scan.affine is not None
     with np.errstate(over="ignore"):
-        extent = np.array(shape) * sizes
-        voxels = float(np.prod(np.maximum(extent / spacing, 1)))
+        extent = scan.data.shape[1:] * np.linalg.norm(scan.affine[:3, :3], axis=0)
+        voxels = float(np.prod(extent) / np.prod(spacing))
     if voxels > _MAX_RESAMPLED:
         raise Refused("too-large", f"{extent.round(3).tolist()} mm are {voxels:.3g} voxels")
 
