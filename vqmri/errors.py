@@ -19,6 +19,12 @@ class InputError(VqmriError):
     exit_code = 3
 
 
+class InterruptedRunError(VqmriError):
+    """A part of the run was ended from outside; the same command goes on from there."""
+
+    exit_code = 4
+
+
 class LockedError(VqmriError):
     """Another process is writing the same output."""
 

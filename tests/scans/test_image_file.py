@@ -353,7 +353,7 @@ def test_a_link_out_of_raw_is_refused(tmp_path: Path) -> None:
         ("a b-c.nii.gz", "abc"),
         ("sub-x_y.nii", "x"),
         ("脳.nii", "unnamed"),
-        (".nii", "unnamed"),
+        ("-.nii", "unnamed"),
     ],
 )
 def test_a_subject_is_letters_and_digits(tmp_path: Path, name: str, subject: str) -> None:

@@ -107,3 +107,23 @@ def test_percentiles_of_a_thinned_scan_are_those_of_all() -> None:
         assert rank == pytest.approx(percentile, abs=0.1 if percentile == 50 else 0.02)
     small = data[:100, :100, :100]
     assert thinned(small).shape == small.shape
+
+
+def test_slices_acquired_in_turns_are_thinned_as_others() -> None:
+    """Odd slices brighter than even ones: a step of two would see one kind alone."""
+    data = np.random.default_rng(0).random((256, 256, 200)).astype(np.float32)
+    for axis in range(3):
+        striped = data.copy()
+        striped[(slice(None),) * axis + (slice(1, None, 2),)] += 5
+        assert np.percentile(thinned(striped), 75) == pytest.approx(5.5, abs=0.02)
+
+
+def test_a_mask_of_a_few_voxels_is_not_empty() -> None:
+    data = np.random.default_rng(0).random((1, 200, 200, 200)).astype(np.float32)
+    mask = np.zeros((200, 200, 200), np.float32)
+    mask[101, 101, 101:104] = 1
+    scan = Volume(data, np.eye(4), mask=mask)
+    done = normalise(scan, shape=(16, 16, 16), foreground_crop=True, **OPTIONS)
+    low, high = np.percentile(data[0, 101, 101, 101:104], (1, 99))
+    assert done.steps[2]["low"][0] == pytest.approx(low)
+    assert done.steps[2]["high"][0] == pytest.approx(high)

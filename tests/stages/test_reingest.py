@@ -177,7 +177,7 @@ def test_a_refusal_that_may_pass_is_tried_again(project: Layout, opened: list[st
     with (project.output("volumes") / "rejections.tsv").open(newline="") as file:
         (row,) = csv.DictReader(file, delimiter="\t")
     assert (row["source"], row["code"]) == ("p50.nii.gz", "command-failed")
-    assert row["reason"].endswith("exit code 1: no licence")
+    assert row["reason"].endswith("ended with 1: no licence")
     licence.touch()
     opened.clear()
     metrics = ingest(settings, project)

@@ -1,7 +1,10 @@
 """The source of scans that params name, and what is done to each."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from importlib.metadata import version
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ from vqmri.params import (
     PhantomSource,
 )
 from vqmri.scans import bids_dataset, dicom, idx, images, modalities, nifti, phantom, raster
-from vqmri.scans.kinds import kind_of
+from vqmri.scans.check import Refused
+from vqmri.scans.kinds import check_plain, kind_of
 from vqmri.scans.normalise import normalise
 from vqmri.scans.prepare import prepare
-from vqmri.scans.pseudonym import renamed
+from vqmri.scans.pseudonym import label, renamed
 from vqmri.scans.volume import Candidate, Channel, Normalised, Steps, Volume
 
 Reader = Callable[[Candidate], tuple[Volume, str]]
@@ -29,6 +33,7 @@ Preparer = Callable[[Volume], tuple[Volume, Steps]]
 Normaliser = Callable[[Volume], Normalised]
 
 EVERY_IMAGE = "**/*"
+_MAKE_VOLUMES = ("dcm2niix", "monai", "nibabel", "numpy", "pydicom", "scipy", "simpleitk", "torch")
 _FINDS = {
     "images", "table", "file_column", "subject_column", "covariates", "count", "description",
     "suffix", "session", "acquisition",
@@ -45,6 +50,8 @@ def resolved(params: Ingest, root: Path) -> Ingest:
         "nifti": NiftiSource(kind="nifti", images=EVERY_IMAGE),
         "dicom": DicomSource(kind="dicom"),
     }[kind_of(root / params.raw)]
+    if isinstance(source, NiftiSource):
+        check_plain(root / params.raw, [c.source for c in _nifti(root / params.raw, source)])
     return params.model_copy(update={"source": source})
 
 
@@ -52,7 +59,7 @@ def find(params: Ingest, seed: int, root: Path) -> list[Candidate]:
     """All scans of the source, unread."""
     source, raw = params.source, root / params.raw
     if isinstance(source, NiftiSource):
-        return nifti.find(raw, **source.model_dump(exclude={"kind", "label_values"}))
+        return _nifti(raw, source)
     if isinstance(source, BidsSource):
         return bids_dataset.find(
             raw,
@@ -70,6 +77,10 @@ def find(params: Ingest, seed: int, root: Path) -> list[Candidate]:
         return images.find(raw, **source.model_dump(exclude={"kind", "channels"}))
     assert isinstance(source, PhantomSource)
     return phantom.find(count=source.count, seed=seed)
+
+
+def _nifti(raw: Path, source: NiftiSource) -> list[Candidate]:
+    return nifti.find(raw, **source.model_dump(exclude={"kind", "label_values"}))
 
 
 def named(params: Ingest, candidates: list[Candidate], root: Path) -> list[Candidate]:
@@ -94,8 +105,11 @@ def channels(params: Ingest, root: Path) -> tuple[Channel, ...]:
     return (Channel("image"),)
 
 
-def reader(params: Ingest, seed: int, root: Path) -> Reader:
-    """How a candidate becomes a volume with its sha256; the reader raises Refused."""
+def reader(params: Ingest, seed: int, root: Path, scratch: Path | None = None) -> Reader:
+    """How a candidate becomes a volume with its sha256; the reader raises Refused.
+
+    scratch: folder for copies that are needed for a while
+    """
     source, raw = params.source, root / params.raw
     if isinstance(source, NiftiSource):
         names, values = list(source.modalities), source.label_values
@@ -103,7 +117,7 @@ def reader(params: Ingest, seed: int, root: Path) -> Reader:
     if isinstance(source, BidsSource):
         return lambda candidate: nifti.read(nifti.locate(raw, candidate.source))
     if isinstance(source, DicomSource):
-        return lambda candidate: dicom.read(raw, candidate)
+        return lambda candidate: dicom.read(raw, candidate, scratch=scratch)
     if isinstance(source, IdxSource):
         files = _idx_files(source)
         return lambda candidate: idx.read(raw, candidate, files=files)
@@ -115,14 +129,24 @@ def reader(params: Ingest, seed: int, root: Path) -> Reader:
     return lambda candidate: phantom.read(candidate, seed=seed, spacing=spacing)
 
 
-def preparer(params: Ingest) -> Preparer:
+def preparer(params: Ingest, root: Path, scratch: Path | None = None) -> Preparer:
     """What is done to a scan on its own grid; it raises Refused."""
+    deface, mask = (_command(words, root) for words in (params.deface, params.brain_mask))
     return lambda scan: prepare(
         scan,
-        deface_by=params.deface,
-        mask_by=params.brain_mask,
+        deface_by=deface,
+        mask_by=mask,
         bias_correction=params.bias_correction,
+        scratch=scratch,
     )
+
+
+def _command(words: list[str] | None, root: Path) -> list[str]:
+    """Files of the project by their whole paths, for a command runs elsewhere."""
+    return [
+        str(root.absolute() / word) if "/" in word and (root / word).is_file() else word
+        for word in words or []
+    ]
 
 
 def normaliser(params: Ingest) -> Normaliser:
@@ -152,6 +176,8 @@ def inputs(
     if isinstance(source, IdxSource | ImagesSource):
         idx_files = list(_idx_files(source).values()) if isinstance(source, IdxSource) else []
         names = idx_files or images.files(raw, candidates)
+        if params.subject_key:
+            return found | {"pictures": _joined([digests.of(raw / name) for name in names])}
         return found | {name: digests.of(raw / name) for name in names}
     if isinstance(source, PhantomSource):
         return found
@@ -164,11 +190,22 @@ def inputs(
         found["tables"] = _joined([digests.of(raw / name) for name in tables])
     for candidate in named(params, candidates, root):
         names = _files(raw, candidate)
-        found[candidate.name] = _joined([digests.of(raw / name) for name in names])
+        found[candidate.name] = _joined([_digest(raw, name, digests) for name in names])
     return found
 
 
-def decides(params: Ingest, seed: int) -> dict[str, Any]:
+def recorded(params: Ingest, root: Path) -> dict[str, Any]:
+    """The params as an output may tell them: with a key, without what may name a person."""
+    values = params.model_dump(mode="json", exclude={"raw", "subject_key"})
+    key = subject_key(params, root)
+    if key is not None:
+        told = {name: value for name, value in values["source"].items() if name not in _FINDS}
+        whole = label(dumps(values["source"], sort_keys=True), key)
+        values["source"] = told | {"digest": whole, "masks": bool(told.get("masks"))}
+    return values
+
+
+def decides(params: Ingest, seed: int, root: Path, digests: FileDigests) -> dict[str, Any]:
     """The values that decide what one scan becomes, whichever other scans there are."""
     source = params.source
     values = params.model_dump(
@@ -176,7 +213,24 @@ def decides(params: Ingest, seed: int) -> dict[str, Any]:
     )
     values["source"] = source.model_dump(mode="json", exclude=_FINDS)
     values["seed"] = seed if isinstance(source, PhantomSource) else None
+    values["programs"] = _programs(params, root, digests)
+    values["packages"] = {name: version(name) for name in _MAKE_VOLUMES}
     return values
+
+
+def _programs(params: Ingest, root: Path, digests: FileDigests) -> list[str]:
+    """Digests of the commands' programs and files: other ones may do other things."""
+    words = [*_command(params.deface, root), *_command(params.brain_mask, root)]
+    paths = [Path(shutil.which(word) or word) for word in words]
+    return [digests.of(path) for path in paths if path.is_absolute()]
+
+
+def _digest(raw: Path, name: str, digests: FileDigests) -> str:
+    """Of a file below `raw`; a link may come to lead out of it while its content stays."""
+    try:
+        return digests.of(nifti.locate(raw, name))
+    except Refused as refusal:
+        return refusal.code
 
 
 def subject_key(params: Ingest, root: Path) -> str | None:
@@ -184,7 +238,7 @@ def subject_key(params: Ingest, root: Path) -> str | None:
     if params.subject_key is None:
         return None
     path = root / params.subject_key
-    key = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    key = path.read_bytes().strip().decode("latin-1") if path.is_file() else ""
     if not key:
         raise ParamsError(
             f"ingest.subject_key: {path} is missing or empty. Write a secret into it, as "

@@ -97,14 +97,17 @@ def find(
     return sorted(found, key=lambda candidate: candidate.source)
 
 
-def read(raw: Path, candidate: Candidate, *, timeout_s: float = 600.0) -> tuple[Volume, str]:
+def read(
+    raw: Path, candidate: Candidate, *, scratch: Path | None = None, timeout_s: float = 600.0
+) -> tuple[Volume, str]:
     """The volume of a series and the sha256 over its files in their order; raises Refused.
 
     The headers are checked first: dcm2niix guesses where positions are missing, joins what is left
-    when a slice is, and decodes half a compressed file without a word. timeout_s: of dcm2niix.
+    when a slice is, and decodes half a compressed file without a word.
+    scratch: where copies of the files lie for a while; timeout_s: of dcm2niix
     """
     assert candidate.files
-    with TemporaryDirectory(prefix="vqmri-dicom-") as name:
+    with TemporaryDirectory(prefix="vqmri-dicom-", dir=scratch) as name:
         folder = Path(name)
         images, sha256 = _copy(raw, candidate.files, folder / "in")
         positions = slice_positions(images)
@@ -144,10 +147,11 @@ def _group(raw: Path, description: str | None) -> tuple[list[str], list[list[_He
 
 
 def _files(raw: Path) -> list[str]:
-    """All files below `raw`, sorted; a link to one of them would only show it twice."""
+    """All files below `raw`, sorted, but hidden ones; a link to one would only show it twice."""
     found = []
-    for folder, _, names in os.walk(raw):
-        paths = (Path(folder, name) for name in names)
+    for folder, folders, names in os.walk(raw):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(folder, name) for name in names if not name.startswith("."))
         found += [
             p.relative_to(raw).as_posix() for p in paths if p.is_file() and not p.is_symlink()
         ]

@@ -36,7 +36,7 @@ _UNSUSPECTED_BYTES = 2**26
 _MAX_COMPRESSION = 500  # of larger files that hold anything; deflate ends at 1032, with zeros
 _ISAL_ERROR: Any = isal_zlib.IsalError  # which its stub calls an instance
 _DAMAGE = (
-    OSError, EOFError, ValueError, KeyError, OverflowError, _ISAL_ERROR,
+    EOFError, ValueError, KeyError, OverflowError, _ISAL_ERROR,
     HeaderDataError, ImageFileError,
 )  # fmt: skip
 """What nibabel and gzip raise over a damaged file."""
@@ -257,6 +257,9 @@ def _whole(file: Any, start: bytes, size: int, limit: int) -> bytes:
 def _damage_refused() -> Iterator[None]:
     try:
         yield
+    except OSError as error:  # its own text holds the path
+        reason = f"{type(error).__name__}: {error.strerror or error}"
+        raise Refused("unreadable", reason) from error
     except _DAMAGE as error:
         raise Refused("unreadable", f"{type(error).__name__}: {error}") from error
 

@@ -79,7 +79,7 @@ def read(raw: Path, candidate: Candidate, *, channels: int) -> tuple[Volume, str
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise Refused("unreadable", f"{type(error).__name__}: {error}") from error
+            raise Refused("unreadable", f"{type(error).__name__}: {error.strerror}") from error
         return to_volume(_decode(data, channels)), hashlib.sha256(data).hexdigest()
     record = _records(path.parent)[int(path.name)]
     pixels = np.moveaxis(record[1:].reshape(3, _SIDE, _SIDE), 0, -1)

@@ -4,8 +4,9 @@ Pictures (idx, images) and phantoms are not guessed: a folder of scans may hold 
 """
 
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,11 @@ _ENDINGS = (".nii", ".nii.gz")
 _DICOM_UID = b"1.2.840.10008."
 """Beginning of all that the standard names, so of the SOP class that a bare file begins with."""
 
+_NO_SCAN = re.compile(
+    r"(^|/)(labels?|masks?|seg|segmentations?)(Tr|Ts)?/|"
+    r"_(dseg|seg|probseg|labels?|masks?|brainmask|aseg)\.[a-z.]+$",
+    re.IGNORECASE,
+)
 _ENOUGH = 1000  # files counted of a folder that is known to hold both kinds
 
 
@@ -55,6 +61,17 @@ def kind_of(raw: Path) -> Kind:
         ".mgz), DICOM files by how they begin. Hidden files and links to folders are passed over. "
         "Pictures and phantoms are not guessed: set ingest.source.kind to idx, images or phantom."
     )
+
+
+def check_plain(raw: Path, sources: Sequence[str]) -> None:
+    """InputError when images below `raw` seem to be label maps or masks, which are no scans."""
+    strange = [source for source in sources if _NO_SCAN.search(source)]
+    if strange:
+        raise InputError(
+            f"{raw} holds what seems to be label maps or masks ({len(strange)} files, as "
+            f"{strange[0]}). Say which images are scans: ingest.source with kind nifti, images, "
+            "and labels or masks."
+        )
 
 
 def _is_bids(raw: Path) -> bool:

@@ -15,6 +15,7 @@ from vqmri.scans import image_file
 from vqmri.scans.check import Refused, check_voxels
 from vqmri.scans.volume import Candidate, Volume
 
+_BIDS_NAME = re.compile(r"sub-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*_[A-Za-z0-9]+")
 _MISSING = {"", "n/a", "NA", "nan"}
 
 
@@ -35,7 +36,8 @@ def find(
     table: TSV or CSV relative to `raw`, one row per scan, `file_column` holding the file's name;
         without one a scan is of the subject sub-LABEL that its path names, else of its own
     modalities, labels, masks: globs of further channels, of label maps and of brain masks; a file
-        belongs to the scan that has the same file name or the same but for the last _suffix
+        belongs to the scan that has the same file name, or the same without its _suffix; a suffix
+        that all scans have, as `_T1w`, does not count
     Raises InputError when nothing is found, when a glob leads out of `raw`, when the table lacks a
     column, a scan or a scan's subject, or when a name stands for several files or two people.
     """
@@ -44,16 +46,17 @@ def find(
         raise InputError(f"no NIfTI file matches {images!r} in {raw}, and none of FreeSurfer's.")
     if table or labels or masks or modalities:
         _names_differ(raw, paths, "scans", "rows, modalities, labels and masks go by name")
-    maps = _Partners(raw, labels, "label maps") if labels else None
-    brains = _Partners(raw, masks, "brain masks") if masks else None
-    others = [_Partners(raw, glob, name) for name, glob in modalities.items()]
+    maps = _Partners(raw, labels, "label maps", paths) if labels else None
+    brains = _Partners(raw, masks, "brain masks", paths) if masks else None
+    others = [_Partners(raw, glob, name, paths) for name, glob in modalities.items()]
     columns = [file_column, subject_column, *covariates]
     rows = _read_table(raw / table, columns, [path.name for path in paths]) if table else {}
     people = _people({name: row[subject_column] for name, row in rows.items()})
+    alone = len({path.name for path in paths}) == len(paths)
     return [
         Candidate(
             source=path.relative_to(raw).as_posix(),
-            subject=people[path.name] if table else _subject(path),
+            subject=people[path.name] if table else _subject(path.relative_to(raw), alone),
             covariates={name: value(rows[path.name][name]) for name in covariates if table},
             label=maps.of(path) if maps else None,
             modalities=tuple(other.of(path) for other in others),
@@ -64,11 +67,20 @@ def find(
 
 
 def _images(raw: Path, glob: str) -> list[Path]:
-    """Images that match, sorted; a pair of files once, by the name of its header."""
+    """Images that match, sorted; a pair of files once, by the name of its header.
+
+    What is hidden, as `.git/annex` or a Mac's `._scan.nii`, is none, unless the glob names it.
+    """
     if ".." in Path(glob).parts:
         raise InputError(f"{glob!r} leads out of {raw}; scans are looked for below it alone.")
+    asked = any(part.startswith(".") for part in Path(glob).parts)
+    found = (path for path in raw.glob(glob) if image_file.is_image(path))
     return sorted(
-        {image_file.of_file(path) for path in raw.glob(glob) if image_file.is_image(path)}
+        {
+            image_file.of_file(path)
+            for path in found
+            if asked or not any(part.startswith(".") for part in path.relative_to(raw).parts)
+        }
     )
 
 
@@ -78,7 +90,7 @@ def locate(raw: Path, name: str) -> Path:
     for path in image_file.parts(raw / name):
         target = Path(os.path.realpath(path))  # unlike resolve(), silent about a loop
         if not target.is_relative_to(root):
-            raise Refused("outside", f"{path.name} is a link out of the raw folder")
+            raise Refused("outside", "it, or a part of it, is a link out of the raw folder")
     return raw / name
 
 
@@ -91,14 +103,18 @@ def files(raw: Path, names: Sequence[str]) -> list[str]:
 class _Partners:
     """Files that each belong to a scan, by name."""
 
-    def __init__(self, raw: Path, glob: str, kind: str) -> None:
+    def __init__(self, raw: Path, glob: str, kind: str, scans: Sequence[Path]) -> None:
         paths = _images(raw, glob)
         _names_differ(raw, paths, kind, f"{glob!r} must match one for each scan")
         self._names = {path.name: path.relative_to(raw).as_posix() for path in paths}
+        taken = {scan.name for scan in scans}  # these belong to the scan of their own name
         self._stems: dict[str, list[str]] = {}
         for path in paths:
-            if stem := _unsuffixed(path):
-                self._stems.setdefault(stem, []).append(path.name)
+            if path.name not in taken:
+                for stem in {image_file.stem(path), _unsuffixed(path)}:
+                    self._stems.setdefault(stem, []).append(path.name)
+        suffixes = {image_file.stem(scan).removeprefix(_unsuffixed(scan)) for scan in scans}
+        self._shared = suffixes.pop() if len(suffixes) == 1 and len(scans) > 1 else ""
         self._raw, self._glob, self._kind = raw, glob, kind
 
     def of(self, scan: Path) -> str:
@@ -110,13 +126,21 @@ class _Partners:
                     f"{self._kind}: {self._glob!r} matches {scan}, a scan itself. Make it narrower."
                 )
             return name
-        names = self._stems.get(_unsuffixed(scan), [])
+        names = sorted({name for stem in self._roots(scan) for name in self._stems.get(stem, ())})
         if len(names) > 1:
             raise InputError(
                 f"{self._kind}: {self._glob!r} matches {names}, which all belong to {scan.name}. "
                 "Make it narrower."
             )
         return self._names[names[0]] if names else ""
+
+    def _roots(self, scan: Path) -> set[str]:
+        """What the stem of its file may be: its own, and without what does not tell scans apart."""
+        stem = image_file.stem(scan)
+        roots = {stem, stem.removesuffix(self._shared)} if self._shared else {stem}
+        if _BIDS_NAME.fullmatch(stem):
+            roots.add(_unsuffixed(scan))
+        return roots - {""}
 
 
 def _names_differ(raw: Path, paths: list[Path], kind: str, reason: str) -> None:
@@ -132,15 +156,17 @@ def _unsuffixed(path: Path) -> str:
     return found.group(1) if found else ""
 
 
-def _subject(path: Path) -> str:
+def _subject(path: Path, alone: bool) -> str:
     """The person, where no table says: sub-LABEL of the name or a folder, else the whole name.
 
+    alone: the name stands for one file; else the folders are needed to tell people apart
     Names that are one without their punctuation are one person: a split then cannot part them.
     """
     for part in (path.name, *(parent.name for parent in path.parents)):
         if found := re.match(r"sub-([A-Za-z0-9]+)", part):
             return found.group(1)
-    return _clean(path.name.split(".")[0]) or "unnamed"
+    stem = path.name.split(".")[0]
+    return _clean(stem if alone else f"{path.parent.as_posix()}{stem}") or "unnamed"
 
 
 def _people(subjects: Mapping[str, str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from vqmri.scans.volume import Normalised, Steps, Volume, crop, thinned
 from vqmri.shapes import Box
 
 ORIENTATION = "RAS"
-_SAME_SPACING = 1e-3  # mm; MONAI leaves such scans as they are too
+_SAME_SPACING = 1e-3  # mm²
 _MAX_RESAMPLED = 2**28
 """Voxels on the way to the spacing: 645³. MONAI takes 56 bytes for each, together 15 GB."""
 
@@ -99,9 +99,9 @@ def _resampled(
 ) -> tuple[Float[np.ndarray, "channel a b c"], Float[np.ndarray, "4 4"]]:
     """In RAS, at the spacing; as it is, where it has it already."""
     data, affine = _turned(data, affine)
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    if np.allclose(sizes, spacing, rtol=0, atol=_SAME_SPACING):
-        return data, affine
+    axes = affine[:3, :3]
+    if np.allclose(axes.T @ axes, np.diag(np.square(spacing)), rtol=0, atol=_SAME_SPACING):
+        return data, affine  # at right angles too, which a tilted gantry's are not
     image: Any = MetaTensor(
         torch.from_numpy(np.ascontiguousarray(data)), affine=torch.from_numpy(affine)
     )
@@ -128,12 +128,15 @@ def _scales(
 
     By numpy, of at most a million voxels: MONAI's transform sorts all, in half the time of ingest.
     """
-    inside = None if mask is None else thinned(mask)
-    if inside is not None and not inside.any():
+    if mask is not None and not mask.any():
         raise Refused("mask-empty", "no voxel is left of the brain mask")
+    few = mask is not None and not thinned(mask).any()
     lows, highs = [], []
-    for channel in map(thinned, data):
-        values = channel if inside is None else channel[inside]
+    for channel in data:
+        if mask is None:
+            values = thinned(channel)
+        else:
+            values = channel[mask] if few else thinned(channel)[thinned(mask)]
         low, high = map(float, np.percentile(values, percentiles))
         if low == high:
             raise Refused("constant", f"percentiles {percentiles} are both {low}")
@@ -154,7 +157,8 @@ def _foreground(
     data: Float[np.ndarray, "x y z"], low: float, high: float
 ) -> Bool[np.ndarray, "x y z"]:
     """The largest connected piece above the threshold that parts the values best (Otsu 1979)."""
-    counts, edges = np.histogram(np.clip(thinned(data), low, high), bins=256, range=(low, high))
+    some = np.clip(thinned(data).astype(np.float64), low, high)
+    counts, edges = np.histogram(some, bins=256, range=(low, high))
     values = (edges[1:] + edges[:-1]) / 2
     below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[::-1][1:]
     sums = np.cumsum(counts * values)

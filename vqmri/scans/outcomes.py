@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from vqmri.errors import VqmriError
-from vqmri.outputs import Manifest, replace_file
+from vqmri.outputs import Manifest, replace_file, sha256_of
+from vqmri.outputs.manifest import MANIFEST
 from vqmri.scans.quality import Look
 from vqmri.scans.store import VolumeStore, volumes_per_shard
 from vqmri.scans.volume import Record, Rejection
@@ -96,9 +97,20 @@ class Earlier:
         return {o.record.index: o for o in outcomes if o.record is not None}
 
 
+def earlier(folder: Path) -> Earlier:
+    """What is published in `folder` now, opened once per process; VqmriError if it is not whole."""
+    manifest = folder / MANIFEST
+    return _earlier(folder, sha256_of(manifest) if manifest.is_file() else "")
+
+
+@lru_cache(maxsize=1)
+def _earlier(folder: Path, digest: str) -> Earlier:
+    return Earlier(folder)
+
+
 def keys_of(folder: Path) -> dict[str, int]:
     """Key to index of the volumes published in `folder`; {} where none can be taken over."""
     try:
-        return Earlier(folder).keys()
+        return earlier(folder).keys()
     except (VqmriError, OSError, KeyError, TypeError, ValueError):  # absent, damaged, of old code
         return {}

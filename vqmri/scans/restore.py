@@ -24,14 +24,14 @@ def restore(
     assert volume.affine is not None
     scale = step(steps, "scale")
     back = np.linalg.solve(volume.affine, affine)
-    cover = _resampled(np.ones(volume.data.shape[1:], np.float32), back, shape, 0, "constant") > 0
+    cover = _where(np.ones(volume.data.shape[1:], np.float32), back, shape, 0, "constant") > 0
     data = []
     for channel, low, high in zip(volume.data, scale["low"], scale["high"], strict=True):
-        found = _resampled(channel, back, shape, 1, "nearest") * (high - low) + low
+        found = _where(channel, back, shape, 1, "nearest") * (high - low) + low
         data.append(np.where(cover, found, low).astype(np.float32))
     label = None
     if volume.label is not None:
-        label = np.where(cover, _resampled(volume.label, back, shape, 0, "nearest"), 0)
+        label = np.where(cover, _where(volume.label, back, shape, 0, "nearest"), 0)
         label = label.astype(np.float32)
     return Volume(np.stack(data), np.asarray(affine, dtype=np.float64), label)
 
@@ -44,7 +44,7 @@ def step(steps: Steps, name: str) -> dict[str, Any]:
     raise KeyError(name)
 
 
-def _resampled(
+def _where(
     data: np.ndarray, back: np.ndarray, shape: Sequence[int], order: int, mode: str
 ) -> np.ndarray:
     """`back`: voxel of the scan to voxel of the volume, 4×4."""

@@ -161,12 +161,13 @@ def thinned(
 ) -> Shaped[np.ndarray, "*sparse"]:
     """Every voxel of a small scan; of a large one an even lattice of at most `most`.
 
-    A percentile of a million is off by less than 0.02 percent of the voxels.
+    A percentile of a million that stand in no order is off by less than 0.02 percent of them. Steps
+    are odd, because slices that were acquired in turns differ as even and odd.
     """
     steps = [1] * data.ndim
     sizes = list(data.shape)
     while int(np.prod(sizes)) > most:
         axis = int(np.argmax(sizes))
-        steps[axis] *= 2
+        steps[axis] += 2
         sizes[axis] = -(-data.shape[axis] // steps[axis])
     return data[tuple(slice(None, None, step) for step in steps)]

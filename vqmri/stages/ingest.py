@@ -3,14 +3,16 @@
 import csv
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from vqmri.build.ingest import channels, decides, find, inputs, named, resolved
+from vqmri.build.ingest import channels, decides, find, inputs, named, recorded, resolved
 from vqmri.errors import InputError
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, Work, is_current, publishing, replace_file
@@ -24,7 +26,7 @@ from vqmri.scans.split import HELD_OUT, TRAIN, split_subjects, strata_of
 from vqmri.scans.store import VolumeWriter, shard_range, volumes_per_shard
 from vqmri.scans.table import tsv
 from vqmri.scans.volume import Candidate, Record, Rejection
-from vqmri.stages.ingest_shard import Shard, ingest_shard, key
+from vqmri.stages.ingest_shard import Shard, ingest_shard, volume_key
 from vqmri.stages.workers import processes
 
 FORMAT_VERSION = 4
@@ -49,15 +51,22 @@ def ingest(
     found = find(settings, params.seed, data.root)
     with FileDigests(data.work / "digests.sqlite") as digests:
         raw = inputs(settings, found, data.root, digests)
-    values = settings.model_dump(mode="json", exclude={"raw", "subject_key"})
-    identity = Identity("ingest", FORMAT_VERSION, {"seed": params.seed, "ingest": values}, raw)
+        deciding = decides(settings, params.seed, data.root, digests)
+    made = {
+        "seed": params.seed,
+        "ingest": recorded(settings, data.root),
+        "made_with": {name: deciding[name] for name in ("packages", "programs")},
+    }
+    identity = Identity("ingest", FORMAT_VERSION, made, raw)
     folder = data.output("volumes")
+    candidates = named(settings, found, data.root)
+    if settings.subject_key:
+        _keep_names(data.work / "names.tsv", candidates)
     if (metrics := _unchanged(data, identity)) is not None:
         tqdm.write(f"{folder} is of these scans and params already")
         return metrics
-    candidates = named(settings, found, data.root)
     with publishing(folder, data.work, identity) as work:
-        shards = _shards(params, settings, data, work, candidates, raw)
+        shards = _shards(params, settings, data, work, candidates, raw, deciding)
         each = each or _on_this_machine(shards)
         outcomes = [
             outcome
@@ -77,8 +86,6 @@ def ingest(
         metrics = _metrics(records, rejections, quality)
         replace_file(work.out / METRICS, (json.dumps(metrics, sort_keys=True) + "\n").encode())
     _tell(len(rejections), quality, folder)
-    if settings.subject_key:
-        _keep_names(data.work / "names.tsv", candidates)
     return metrics
 
 
@@ -101,8 +108,12 @@ def _shards(
     work: Work,
     candidates: Sequence[Candidate],
     raw: dict[str, str],
+    deciding: dict[str, Any],
 ) -> list[Shard]:
     """All of them, and an empty store to write them to."""
+    scratch = work.state / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left there
+    scratch.mkdir()
     number = len(channels(settings, data.root))
     count = len(candidates)
     VolumeWriter(work.out).create(count, number, settings.shape)
@@ -110,8 +121,7 @@ def _shards(
     earlier = data.output("volumes")
     # pictures are read in less time than it takes to look them up
     known = {} if flat else keys_of(earlier)
-    deciding = decides(settings, params.seed)
-    keys = [key(deciding, FORMAT_VERSION, one, raw.get(one.name, "")) for one in candidates]
+    keys = [volume_key(deciding, FORMAT_VERSION, one, raw.get(one.name, "")) for one in candidates]
     size = volumes_per_shard((number, *settings.shape))
     ranges = [shard_range(shard, count, size) for shard in range(-(-count // size))]
     return [
@@ -128,6 +138,7 @@ def _shards(
             out=str(work.out),
             outcomes=str(work.state if flat else work.out / FOLDER),
             earlier=str(earlier),
+            scratch=str(scratch),
         )
         for shard, indices in enumerate(ranges)
     ]

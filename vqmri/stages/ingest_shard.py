@@ -15,7 +15,7 @@ from vqmri.errors import IntegrityError
 from vqmri.params import Ingest
 from vqmri.scans import outcomes
 from vqmri.scans.check import Refused
-from vqmri.scans.outcomes import Earlier, Outcome
+from vqmri.scans.outcomes import Earlier, Outcome, earlier
 from vqmri.scans.quality import look
 from vqmri.scans.store import VolumeWriter, shard_range, volumes_per_shard
 from vqmri.scans.volume import Candidate, Record, Rejection
@@ -26,7 +26,7 @@ class Shard:
     """The scans of one shard of the store, in plain values.
 
     keys: of the candidates, see `Outcome`; known: key to index of volumes in the folder `earlier`
-    outcomes: folder of what came of the scans
+    outcomes: folder of what came of the scans; scratch: for what must not outlive the run
     """
 
     number: int
@@ -41,6 +41,7 @@ class Shard:
     out: str
     outcomes: str
     earlier: str
+    scratch: str
 
     @property
     def volume(self) -> tuple[int, ...]:
@@ -53,7 +54,7 @@ class Shard:
         return shard_range(self.number, self.count, volumes_per_shard(self.volume))
 
 
-def key(decides: Mapping[str, Any], version: int, candidate: Candidate, digest: str) -> str:
+def volume_key(decides: Mapping[str, Any], version: int, candidate: Candidate, digest: str) -> str:
     """What a candidate's volume is known by."""
     return sha256(dumps([version, decides, candidate.name, digest]).encode()).hexdigest()
 
@@ -99,7 +100,7 @@ class _Worker:
 
     def _taken(self, candidate: Candidate, index: int, its_key: str) -> tuple[np.ndarray, Outcome]:
         volume, record, seen = self._earlier.take(self._shard.known[its_key])
-        return volume, Outcome(its_key, _told(record, candidate, index), seen)
+        return volume, Outcome(its_key, _labelled(record, candidate, index), seen)
 
     def _made(self, candidate: Candidate, index: int, its_key: str) -> tuple[np.ndarray, Outcome]:
         scan, digest = self._read(candidate)
@@ -120,15 +121,16 @@ class _Worker:
             split="",
         )
         seen = look(candidate.name, scan, done.volume, done.box)
-        return done.volume.channels, Outcome(its_key, _told(record, candidate, index), seen)
+        return done.volume.channels, Outcome(its_key, _labelled(record, candidate, index), seen)
 
     @cached_property
     def _read(self) -> Reader:
-        return reader(self._settings, self._shard.seed, Path(self._shard.root))
+        shard = self._shard
+        return reader(self._settings, shard.seed, Path(shard.root), Path(shard.scratch))
 
     @cached_property
     def _prepare(self) -> Preparer:
-        return preparer(self._settings)
+        return preparer(self._settings, Path(self._shard.root), Path(self._shard.scratch))
 
     @cached_property
     def _normalise(self) -> Normaliser:
@@ -136,10 +138,10 @@ class _Worker:
 
     @cached_property
     def _earlier(self) -> Earlier:
-        return Earlier(Path(self._shard.earlier))
+        return earlier(Path(self._shard.earlier))
 
 
-def _told(record: Record, candidate: Candidate, index: int) -> Record:
+def _labelled(record: Record, candidate: Candidate, index: int) -> Record:
     """The record with what is known of the scan without reading it."""
     return replace(
         record,

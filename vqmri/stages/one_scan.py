@@ -27,22 +27,21 @@ _DECIDES_VOLUMES = (
 
 @dataclass(frozen=True)
 class OneScan:
-    """raw: as it was read; prepared: on its own grid; normalised: as ingest would store it.
+    """raw: as it was read; normalised: as ingest would store it.
 
     steps: all that was done to it, in order; sha256: of its file
     """
 
     raw: Volume
-    prepared: Volume
     normalised: Normalised
     steps: Steps
     sha256: str
 
 
-def read_one(scan: Path, settings: Ingest, mask: Path | None = None) -> OneScan:
+def read_one(scan: Path, settings: Ingest, root: Path, mask: Path | None = None) -> OneScan:
     """A scan as ingest would store it.
 
-    mask: its brain mask, for a project whose source has masks
+    root: of the project; mask: its brain mask, for a project whose source has masks
     InputError for a scan that ingest would refuse, ParamsError for a mask that is absent or one
     too many.
     """
@@ -57,14 +56,14 @@ def read_one(scan: Path, settings: Ingest, mask: Path | None = None) -> OneScan:
         raw, sha256 = nifti.read(scan)
         if mask is not None:
             raw = Volume(raw.data, raw.affine, mask=nifti.read_mask(mask, raw))
-        prepared, steps = preparer(settings)(raw)
+        prepared, steps = preparer(settings, root)(raw)
         done = normaliser(settings)(prepared)
     except Refused as refusal:
         raise InputError(
             f"{scan}: {refusal.code}: {refusal.reason}. Ingest refuses such a scan: "
             f"{REFUSALS[refusal.code]}."
         ) from refusal
-    return OneScan(raw, prepared, done, steps + done.steps, sha256)
+    return OneScan(raw, done, steps + done.steps, sha256)
 
 
 def sidecar(target: Path) -> Path:
@@ -112,8 +111,14 @@ def check_project(settings: Ingest, data: Layout, about: Mapping[str, Any]) -> N
     made = Manifest.read(volumes).provenance["params"]["ingest"]
     now = settings.model_dump(mode="json")
     for name in _DECIDES_VOLUMES:
-        if made[name] != now[name]:
+        before = made.get(name, Ingest.model_fields[name].default)
+        if before != now[name]:
             raise ParamsError(
                 f"ingest.{name} = {now[name]}, but {volumes} and the models were made with "
-                f"{made[name]}. Set it back, or run `dvc repro`."
+                f"{before}. Set it back, or run `dvc repro`."
             )
+    if bool(made["source"].get("masks")) != bool(now["source"].get("masks")):
+        raise ParamsError(
+            f"ingest.source.masks = {now['source'].get('masks')!r}, and {volumes} were made "
+            "otherwise. Set it back, or run `dvc repro`."
+        )

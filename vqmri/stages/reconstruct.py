@@ -41,7 +41,7 @@ def reconstruct(
     may_write([target], data, params.ingest.raw)
     vqvae, about = load_model(data.need("vqvae"), VQVAE)
     check_project(params.ingest, data, about)
-    one = read_one(scan, params.ingest, mask)
+    one = read_one(scan, params.ingest, data.root, mask)
     volume, box = one.normalised.volume, one.normalised.box
     found = _through(vqvae, volume)
     assert one.raw.affine is not None

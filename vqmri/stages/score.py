@@ -50,7 +50,7 @@ def score(
     generator = Generator(data.need("vqvae"), data.need("prior"))
     check_project(params.ingest, data, generator.about)
     rows = encode(generator.prior.covariates, [covariates or {}], extrapolate=extrapolate)
-    one = read_one(scan, params.ingest, mask)
+    one = read_one(scan, params.ingest, data.root, mask)
     volume = one.normalised.volume
     found = unusualness(generator.vqvae, generator.prior, volume.data, one.normalised.box, rows)
     assert volume.affine is not None

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+from vqmri.errors import InterruptedRunError
 from vqmri.protocols import Map
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -27,7 +29,13 @@ def processes(number: int) -> Map:
 
     def each(function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
         with pool(number, function.__module__) as workers:
-            yield from workers.map(function, items)
+            try:
+                yield from workers.map(function, items)
+            except BrokenProcessPool:
+                raise InterruptedRunError(
+                    "a process was ended from outside, perhaps for want of memory. Ask for fewer "
+                    "with `--workers`; the same command goes on from here."
+                ) from None
 
     return each
 
