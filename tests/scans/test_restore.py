@@ -135,7 +135,7 @@ def test_channels_have_their_own_intensities_and_a_label_map_its_values() -> Non
 
 
 def test_a_tilted_gantry_is_set_right() -> None:
-    """A sheared scan whose voxels have the wanted size along each axis is resampled all the same."""
+    """A sheared scan is resampled though its voxels have the wanted size along each axis."""
     shape = (80, 88, 84)
     tilt = np.array([[1.0, 0, 0], [0, 1, np.sin(0.35)], [0, 0, np.cos(0.35)]])
     scan = phantom(centred(tilt, shape), shape)
