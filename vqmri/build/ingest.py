@@ -188,9 +188,12 @@ def inputs(
         tables += [source.table] if source.table else []
     if tables:
         found["tables"] = _joined([digests.of(raw / name) for name in tables])
-    for candidate in named(params, candidates, root):
-        names = _files(raw, candidate)
-        found[candidate.name] = _joined([_digest(raw, name, digests) for name in names])
+    every = {one.name: _files(raw, one) for one in named(params, candidates, root)}
+    places = {name: _place(raw, name) for names in every.values() for name in names}
+    inside = [place for place in places.values() if isinstance(place, Path)]
+    known: dict[Path | str, str] = dict(zip(inside, digests.of_all(inside), strict=True))
+    for scan, names in every.items():
+        found[scan] = _joined([known.get(places[name], str(places[name])) for name in names])
     return found
 
 
@@ -225,10 +228,10 @@ def _programs(params: Ingest, root: Path, digests: FileDigests) -> list[str]:
     return [digests.of(path) for path in paths if path.is_absolute()]
 
 
-def _digest(raw: Path, name: str, digests: FileDigests) -> str:
-    """Of a file below `raw`; a link may come to lead out of it while its content stays."""
+def _place(raw: Path, name: str) -> Path | str:
+    """A file, or the code of its refusal: a link may come to lead outside, its content the same."""
     try:
-        return digests.of(nifti.locate(raw, name))
+        return nifti.locate(raw, name)
     except Refused as refusal:
         return refusal.code
 

@@ -2,7 +2,10 @@
 
 import os
 import sqlite3
+import stat
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +13,9 @@ from typing import Any
 from vqmri.outputs.manifest import sha256_of
 
 UNREADABLE = "unreadable"
+Trace = tuple[int, int, int, int]
+"""Size, times of the last changes of content and of state in ns, inode."""
+
 _TABLE = (
     "create table if not exists files (name blob primary key, size integer, modified integer, "
     "changed integer, inode integer, sha256 text)"
@@ -30,23 +36,26 @@ class FileDigests:
 
     def of(self, path: Path) -> str:
         """Hex sha256, or `UNREADABLE` for what is no file or cannot be read."""
-        try:
-            if not path.is_file():
-                return UNREADABLE
-            state = path.stat()
-            trace = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
-            name = os.fsencode(os.path.abspath(path))  # noqa: PTH100  (a link has its own name)
-            known = self._ask("select * from files where name = ?", name)
-            if known and known[1:5] == trace:
-                return str(known[5])
-            digest = sha256_of(path)
-        except OSError:
-            return UNREADABLE
-        if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > _SETTLED_NS:
-            self._ask(
-                "insert or replace into files values (?, ?, ?, ?, ?, ?)", name, *trace, digest
-            )
-        return digest
+        return self.of_all([path])[0]
+
+    def of_all(self, paths: Sequence[Path]) -> list[str]:
+        """That of each; files that must be read are read side by side."""
+        traces = {path: trace for path in paths if (trace := _trace(path))}
+        found = {path: self._known(path, trace) for path, trace in traces.items()}
+        unknown = [path for path, digest in found.items() if digest is None]
+        with ThreadPoolExecutor() as pool:
+            for path, digest in zip(unknown, pool.map(_read, unknown), strict=True):
+                found[path] = digest
+                self._remember(path, traces[path], digest)
+        return [found.get(path) or UNREADABLE for path in paths]
+
+    def _known(self, path: Path, trace: Trace) -> str | None:
+        row = self._ask("select * from files where name = ?", _name(path))
+        return str(row[5]) if row and row[1:5] == trace else None
+
+    def _remember(self, path: Path, trace: Trace, digest: str | None) -> None:
+        if digest and time.time_ns() - max(trace[1:3]) > _SETTLED_NS:
+            self._ask("replace into files values (?, ?, ?, ?, ?, ?)", _name(path), *trace, digest)
 
     def _ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         try:
@@ -65,6 +74,28 @@ class FileDigests:
         at: TracebackType | None,
     ) -> None:
         self._database.close()
+
+
+def _name(path: Path) -> bytes:
+    return os.fsencode(os.path.abspath(path))  # noqa: PTH100  (a link has a name of its own)
+
+
+def _trace(path: Path) -> Trace | None:
+    """What changes when a file does; None for what is no file."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(state.st_mode):
+        return None
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return sha256_of(path)
+    except OSError:
+        return None
 
 
 def _opened(path: Path) -> sqlite3.Connection:
