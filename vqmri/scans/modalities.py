@@ -3,12 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms import ResampleToMatch
 
 from vqmri.scans import nifti
 from vqmri.scans.check import Refused
@@ -68,11 +64,6 @@ def on_grid_of(volume: Volume, scan: Volume, name: str = "") -> np.ndarray:
     voxel = np.linalg.solve(volume.affine, centre)[:3]
     if (voxel < -0.5).any() or (voxel > np.array(volume.data.shape[1:]) - 0.5).any():
         raise Refused("modality-mismatch", f"{name}: it does not cover the centre of the image")
-    resample = ResampleToMatch(mode="bilinear", padding_mode="border")
-    found: Any = resample(_tensor(volume), img_dst=_tensor(scan))
-    return found.numpy().astype(np.float32, copy=False)
+    from vqmri.scans.resample import to_grid
 
-
-def _tensor(volume: Volume) -> Any:
-    assert volume.affine is not None
-    return MetaTensor(torch.from_numpy(volume.data), affine=torch.from_numpy(volume.affine))
+    return to_grid(volume.data, volume.affine, shape, scan.affine)

@@ -1,14 +1,10 @@
 """Scans of any geometry and scale to volumes of one."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import nibabel as nib
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms import Spacing
 from nibabel.affines import from_matvec
 from scipy import ndimage
 
@@ -102,11 +98,9 @@ def _resampled(
     axes = affine[:3, :3]
     if np.allclose(axes.T @ axes, np.diag(np.square(spacing)), rtol=0, atol=_SAME_SPACING):
         return data, affine  # at right angles too, which a tilted gantry's are not
-    image: Any = MetaTensor(
-        torch.from_numpy(np.ascontiguousarray(data)), affine=torch.from_numpy(affine)
-    )
-    image = Spacing(pixdim=tuple(spacing), mode=mode, padding_mode="border")(image)
-    return image.as_tensor().numpy(), image.affine.numpy().astype(np.float64)
+    from vqmri.scans.resample import to_spacing
+
+    return to_spacing(data, affine, spacing, mode)
 
 
 def _check_extent(scan: Volume, spacing: Sequence[float]) -> None:
