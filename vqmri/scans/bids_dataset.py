@@ -1,8 +1,8 @@
 """Find the scans of a BIDS data set by their names, and what its tables say of them.
 
 Names: https://bids-specification.readthedocs.io/en/stable/common-principles.html
-They are parsed here: bids2table, which was tried, lost data sets whose folder has a dot in its name,
-and took names that the specification forbids.
+They are parsed here: bids2table, which was tried, lost data sets whose folder has a dot in its
+name, and took names that the specification forbids.
 """
 
 import csv
