@@ -42,6 +42,18 @@ def test_another_program_under_the_same_name_is_noticed(tmp_path: Path) -> None:
     assert everything(data.output("volumes")) != before
 
 
+def test_a_run_of_which_nothing_came_is_not_remembered(tmp_path: Path) -> None:
+    """The command is the same, and does its work when it has what it lacked."""
+    data = scans(tmp_path, [f"{n}.nii.gz" for n in range(4)])
+    licence = f"import pathlib\nassert pathlib.Path({str(tmp_path / 'licence')!r}).exists()\n"
+    (tmp_path / "tool.py").write_text(licence + TOOL.format(part=":, :2"))
+    settings = params(source=NIFTI, deface=[sys.executable, "./tool.py", "{scan}", "{out}"])
+    with pytest.raises(InputError, match=r"command-failed \(4\)"):
+        ingest(settings, data)
+    (tmp_path / "licence").touch()
+    assert ingest(settings, data)["volumes"] == 4
+
+
 def test_a_link_that_becomes_a_file_is_read_and_the_other_way_round(tmp_path: Path) -> None:
     data = scans(tmp_path, [f"{n}.nii.gz" for n in range(4)])
     elsewhere = write(tmp_path / "elsewhere.nii.gz", *raw_phantom(7))

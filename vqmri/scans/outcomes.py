@@ -16,6 +16,7 @@ from jaxtyping import Float
 from vqmri.errors import VqmriError
 from vqmri.outputs import Manifest, replace_file, sha256_of
 from vqmri.outputs.manifest import MANIFEST
+from vqmri.scans.check import PASSING
 from vqmri.scans.quality import Look
 from vqmri.scans.store import VolumeStore, volumes_per_shard
 from vqmri.scans.volume import Record, Rejection
@@ -34,6 +35,11 @@ class Outcome:
     record: Record | None = None
     look: Look | None = None
     rejection: Rejection | None = None
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the machine may be at fault, so that the scan is tried again."""
+        return self.rejection is not None and self.rejection.code in PASSING
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> "Outcome":

@@ -63,7 +63,7 @@ def ingest_shard(shard: Shard) -> list[Outcome]:
     """Read, check, normalise and write the scans of one shard, unless a killed run already did."""
     folder = Path(shard.outcomes)
     found = outcomes.read(folder, shard.number)
-    if found is not None:
+    if found is not None and not any(one.may_pass for one in found):
         return found
     worker = _Worker(shard)
     block = np.full((len(shard.indices), *shard.volume), np.nan, dtype=np.float32)
