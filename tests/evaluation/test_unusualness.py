@@ -25,7 +25,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def models(kind: str, downsamplings: list[int]) -> tuple[VQVAE, Prior]:
     """A VQ-VAE after one batch and a scattered prior over its codes, in evaluation mode."""
     vqvae = VQVAE(
-        spatial_dims=3, in_channels=1, channels=[8, 8], num_res_blocks=1,
+        spatial_dims=3, in_channels=1, channels=[8, 8], num_res_blocks=[1, 1],
         downsamplings=downsamplings, num_embeddings=[8, 6][: len(downsamplings)], embedding_dim=4,
         quantizer={"decay": 0.9, "commitment_cost": 0.25, "initialisation": "data"} | KINDS[kind],
     )  # fmt: skip

@@ -21,7 +21,7 @@ VQVAE_ARGUMENTS: dict[str, Any] = {
     "in_channels": 1,
     "num_classes": 3,
     "channels": [8, 8],
-    "num_res_blocks": 1,
+    "num_res_blocks": [1, 1],
     "downsamplings": [2, 4],
     "num_embeddings": [8, 6],
     "embedding_dim": 4,

@@ -103,7 +103,7 @@ def test_another_format_version_is_refused(folder: Path) -> None:
         load_model(folder, VQVAE)
 
 
-@pytest.mark.parametrize("changes", [{"unheard_of": 1}, {"num_res_blocks": 5}])
+@pytest.mark.parametrize("changes", [{"unheard_of": 1}, {"num_res_blocks": [5, 5]}])
 def test_a_model_of_another_version_is_refused(folder: Path, changes: dict[str, Any]) -> None:
     description = json.loads((folder / "model.json").read_text())
     description["arguments"] |= changes

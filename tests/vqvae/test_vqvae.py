@@ -37,11 +37,11 @@ def model(quantizer: str = "ema", levels: str = "one", **changes: Any) -> VQVAE:
     arguments: dict[str, Any] = {
         "spatial_dims": 3,
         "in_channels": 1,
-        "num_res_blocks": 1,
         "embedding_dim": 4,
         "quantizer": QUANTIZERS[quantizer],
     }
-    return VQVAE(**(arguments | LEVELS[levels] | changes))
+    arguments |= LEVELS[levels] | changes
+    return VQVAE(num_res_blocks=[1] * len(arguments["channels"]), **arguments)
 
 
 def random_volumes(

@@ -93,10 +93,20 @@ class TrainVQVAE(Optimisation):
     channels: list[Annotated[int, Field(gt=0, multiple_of=8)]] = Field(
         min_length=1, description="widths at ÷2, ÷4, …; multiples of 8"
     )
-    num_res_blocks: NonNegativeInt = Field(description="residual blocks at each scale, each way")
+    num_res_blocks: list[NonNegativeInt] = Field(
+        description="residual blocks at ÷2, ÷4, …, each way; as many entries as `channels`"
+    )
     embedding_dim: PositiveInt = Field(description="length of a codebook vector, D")
     levels: list[Level] = Field(min_length=1, description="levels of codes, finest first")
     quantizer: Annotated[CodebookLoss | EMA | Projected, Field(discriminator="kind")]
+
+    @field_validator("num_res_blocks")
+    @classmethod
+    def _blocks_fit_channels(cls, value: list[int], info: Any) -> list[int]:
+        scales = len(info.data.get("channels", value))
+        if len(value) != scales:
+            raise ValueError(f"{len(value)} entries, but channels has {scales}")
+        return value
 
     @field_validator("levels")
     @classmethod

@@ -13,16 +13,20 @@ class Encoder(nn.Module):
     """Halve the grid once per entry of `channels` and keep the features of every scale."""
 
     def __init__(
-        self, spatial_dims: int, in_channels: int, channels: Sequence[int], num_res_blocks: int
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        channels: Sequence[int],
+        num_res_blocks: Sequence[int],
     ) -> None:
         super().__init__()
         widths = [in_channels, *channels]
         self.scales = nn.ModuleList(
             nn.Sequential(
                 Down(spatial_dims, before, after),
-                *residual_blocks(spatial_dims, after, num_res_blocks),
+                *residual_blocks(spatial_dims, after, number),
             )
-            for before, after in pairwise(widths)
+            for (before, after), number in zip(pairwise(widths), num_res_blocks, strict=True)
         )
 
     def forward(self, volumes: Volumes) -> list[Tensor]:

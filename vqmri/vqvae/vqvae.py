@@ -39,6 +39,7 @@ class VQVAE(nn.Module):
     in_channels: channels of a volume that are images
     num_classes: of the label map that is a volume's last channel; 0 when there is none
     channels: widths at ÷2, ÷4, …; each a multiple of 8
+    num_res_blocks: at each of these scales, in the encoder and again in the decoder
     downsamplings: of each level, finest first; powers of two up to 2^len(channels)
     num_embeddings: codebook size of each level
     quantizer: arguments of `build_quantizer` but for the sizes
@@ -53,7 +54,7 @@ class VQVAE(nn.Module):
         spatial_dims: Literal[2, 3],
         in_channels: int,
         channels: Sequence[int],
-        num_res_blocks: int,
+        num_res_blocks: Sequence[int],
         downsamplings: Sequence[int],
         num_embeddings: Sequence[int],
         embedding_dim: int,
@@ -75,14 +76,14 @@ class VQVAE(nn.Module):
             for number in num_embeddings
         ]
         self.quantizers = nn.ModuleList(quantizers)
-        widths = [ends, *channels]
+        widths, blocks = [ends, *channels], [0, *num_res_blocks]
         stops = [-1, *self.scales[:-1]]
         self.decoders = nn.ModuleList(
             LevelDecoder(
                 spatial_dims,
                 embedding_dim,
                 widths[stop + 1 : scale + 2][::-1],
-                num_res_blocks,
+                blocks[stop + 1 : scale + 2][::-1],
                 from_above=level != top,
                 finest=level == 0,
             )
