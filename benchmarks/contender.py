@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn, optim
 from tqdm import tqdm
 
-from benchmarks.volumes import Side, closeness
+from benchmarks.volumes import Side, Stack, closeness
 from vqmri.errors import DivergedError
 from vqmri.evaluation.codebook import Usage
 from vqmri.training.batches import batch_indices, step_seed
@@ -105,6 +105,14 @@ def measure(contender: Contender, side: Side, batches: Batches) -> dict[str, flo
 
     Codes are counted over all volumes and the whole array. Names are those of `Usage`.
     """
+    volumes, use = reconstruct_side(contender, side, batches)
+    return closeness(volumes, side) | use
+
+
+def reconstruct_side(
+    contender: Contender, side: Side, batches: Batches
+) -> tuple[Stack, dict[str, float]]:
+    """All volumes of a side, reconstructed, and usage and perplexity as in `measure`."""
     contender.model.eval()
     usage = Usage(contender.map_names, contender.num_embeddings)
     volumes = []
@@ -113,4 +121,4 @@ def measure(contender: Contender, side: Side, batches: Batches) -> dict[str, flo
             reconstructed = contender.reconstruct(part.to(batches.device))
             usage.add(reconstructed.codes)
             volumes.append(reconstructed.volumes.float().cpu())
-    return closeness(torch.cat(volumes).numpy(), side) | usage.take()
+    return torch.cat(volumes).numpy(), usage.take()

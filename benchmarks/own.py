@@ -1,7 +1,7 @@
 """This project's quantizers, each in the network of a preset."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -37,8 +37,32 @@ def build_own(
     number, changes = QUANTIZERS[name]
     options = quantizer_options(settings.quantizer.model_dump(mode="json"), changes)
     arguments = vqvae_arguments(settings, spatial_dims=spatial_dims, in_channels=1, num_classes=0)
-    model = VQVAE(**{**arguments, "num_embeddings": [number], "quantizer": options}).to(device)
+    arguments |= {"num_embeddings": [number], "quantizer": options}
     warmup = round(settings.warmup * steps / settings.steps)
+    return own_contender(
+        name,
+        arguments,
+        settings,
+        rate=warmup_cosine(settings.learning_rate, warmup, steps),
+        schedule=f"warm-up of {warmup} steps and cosine to 0",
+        device=device,
+    )
+
+
+def own_contender(
+    name: str,
+    arguments: Mapping[str, Any],
+    settings: TrainVQVAE,
+    *,
+    rate: Callable[[int], float],
+    schedule: str,
+    device: torch.device,
+) -> Contender:
+    """VQVAE(**arguments), trained as the stage train_vqvae does but for the learning rate.
+
+    schedule: that of `rate` in words
+    """
+    model = VQVAE(**arguments).to(device)
 
     def loss(volumes: Tensor) -> Tensor:
         with mixed_precision(device):
@@ -51,11 +75,11 @@ def build_own(
 
     return Contender(
         name=name,
-        recipe=f"squared error + quantizer loss, AdamW {settings.learning_rate}, warm-up of "
-        f"{warmup} steps and cosine to 0, trained in {_precision(device)}, {json.dumps(options)}",
+        recipe=f"squared error + quantizer loss, AdamW {settings.learning_rate}, {schedule}, "
+        f"trained in {_precision(device)}, {json.dumps(arguments['quantizer'])}",
         model=model,
         optimiser=adamw(model, settings.weight_decay),
-        rate=warmup_cosine(settings.learning_rate, warmup, steps),
+        rate=rate,
         loss=loss,
         reconstruct=reconstruct,
         map_names=model.map_names,

@@ -19,11 +19,22 @@ PEERS: dict[str, tuple[bool, bool]] = {
 }
 """Name to (bfloat16, squared error)."""
 
+LAST = "channels-last"
+PEER_FAST = f"{PEER_BFLOAT16} {LAST}"
+"""The name of PEER_BFLOAT16 built with `channels_last`."""
+
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
 WIDTH, NUM_RES_LAYERS, LEARNING_RATE = 64, 2, 3e-4
 
 
 def build_peer(
-    name: str, settings: TrainVQVAE, *, spatial_dims: int, device: torch.device
+    name: str,
+    settings: TrainVQVAE,
+    *,
+    spatial_dims: int,
+    device: torch.device,
+    channels_last: bool = False,
 ) -> Contender:
     """The peer with the code grid, codebook size and dimension of `settings`, else its defaults.
 
@@ -31,6 +42,8 @@ def build_peer(
     at a constant rate and no clipping. The loss is that of MONAI's 3D VQ-VAE tutorial (L1 plus the
     quantizer's), or with the squared error in place of L1. MONAI turns autocast off in its
     quantizer on CUDA only, so on the CPU its distances are in bfloat16 too when the rest is.
+
+    channels_last: weights and volumes lie in memory with the channels last
     """
     bfloat16, squared = PEERS[name]
     [level] = settings.levels
@@ -47,19 +60,22 @@ def build_peer(
         num_embeddings=level.num_embeddings,
         embedding_dim=settings.embedding_dim,
     ).to(device)
+    layout = CHANNELS_LAST[spatial_dims] if channels_last else torch.preserve_format
+    model = model.to(memory_format=layout)
     distance = functional.mse_loss if squared else functional.l1_loss
 
     def loss(volumes: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
-            reconstruction, quantizer_loss = model(volumes)
+            reconstruction, quantizer_loss = model(volumes.to(memory_format=layout))
         return distance(reconstruction.float(), volumes) + quantizer_loss
 
     def reconstruct(volumes: Tensor) -> Reconstructed:
+        volumes = volumes.to(memory_format=layout)
         return Reconstructed(model(volumes)[0], [model.index_quantize(volumes)])
 
     return Contender(
-        name=name,
-        recipe=_recipe(name),
+        name=f"{name} {LAST}" if channels_last else name,
+        recipe=_recipe(name) + (f", {LAST}" if channels_last else ""),
         model=model,
         optimiser=optim.Adam(model.parameters(), lr=LEARNING_RATE),
         rate=lambda step: LEARNING_RATE,

@@ -1,9 +1,17 @@
-"""How long steps take, measured in turns: only ratios within the same minutes count."""
+"""How long steps take, measured in turns: only ratios within the same minutes count.
 
-from collections.abc import Mapping, Sequence
+Beside it, the memory that a call adds.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from tqdm import tqdm
 
@@ -34,6 +42,26 @@ def time_in_turns(contenders: Sequence[Contender], batches: Batches, first_step:
     return times
 
 
+def time_calls(calls: Mapping[str, Callable[[], object]], rounds: int, per_turn: int) -> Times:
+    """Let each be called `per_turn` times in turn, after one round that does not count."""
+    times = {name: np.zeros((rounds, per_turn)) for name in calls}
+    for turn in range(-1, rounds):
+        for name, call in calls.items():
+            seconds = [_seconds(call) for _ in range(per_turn)]
+            if turn >= 0:
+                times[name][turn] = seconds
+    return times
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Of one call, until the accelerator has done its part."""
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
 def seconds_per_step(times: Times, name: str) -> float:
     """Median over all rounds."""
     return float(np.median(times[name]))
@@ -43,3 +71,33 @@ def ratio(times: Times, name: str, other: str) -> float:
     """Step time of `name` by that of `other`: medians within each round, then over rounds."""
     pairs = zip(times[name], times[other], strict=True)
     return median(float(np.median(own) / np.median(theirs)) for own, theirs in pairs)
+
+
+def added_memory(prepare: Callable[[], Callable[[], object]]) -> float:
+    """How far the peak of a call lies above what is held before it, in MB (10⁶ bytes).
+
+    In a fresh process, where `prepare`, which is pickled, makes the call. On CUDA it is the memory
+    of tensors, else resident memory, on Linux alone. It is read as VmHWM, since ru_maxrss of a new
+    process starts at that of its parent.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_added_memory, prepare).result()
+
+
+def _added_memory(prepare: Callable[[], Callable[[], object]]) -> float:
+    call = prepare()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
+    before = _peak()
+    call()
+    return _peak() - before
+
+
+def _peak() -> float:
+    """Most memory held since it was reset, in MB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    status = Path("/proc/self/status").read_text().split()
+    return int(status[status.index("VmHWM:") + 1]) * 1024 / 1e6

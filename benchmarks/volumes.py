@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vqmri.errors import InputError
-from vqmri.evaluation.reconstruction import psnr_in_view
+from vqmri.evaluation.reconstruction import psnr_in_view, ssim_in_view
 from vqmri.outputs.manifest import MANIFEST
 from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.store import VolumeStore
@@ -68,3 +68,12 @@ def closeness(reconstructed: Stack, side: Side) -> dict[str, float]:
     psnr = psnr_in_view(np.clip(reconstructed, 0, 1), side.volumes, side.boxes)
     errors = [10 ** (-value / 10) for value in psnr]
     return {"psnr": float(np.mean(psnr)), "mse": float(np.mean(errors))}
+
+
+def similarity(reconstructed: Stack, side: Side) -> float | None:
+    """Mean over volumes of the SSIM inside the field of view; reconstructions clipped to [0, 1].
+
+    None when a field of view is smaller than SSIM's window.
+    """
+    ssim = float(np.mean(ssim_in_view(np.clip(reconstructed, 0, 1), side.volumes, side.boxes)))
+    return None if np.isnan(ssim) else ssim

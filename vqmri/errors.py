@@ -13,6 +13,12 @@ class ParamsError(VqmriError):
     exit_code = 2
 
 
+class OutOfMemoryError(VqmriError):
+    """What params.yaml asks for does not fit into the device's memory."""
+
+    exit_code = 2
+
+
 class InputError(VqmriError):
     """There is nothing usable to work on: no scans, or an earlier stage's output is missing."""
 

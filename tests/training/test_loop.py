@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,39 +8,65 @@ from torch import Tensor, nn
 from vqmri.errors import DivergedError
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training import loop
-from vqmri.training.loop import Row, Task, fit
+from vqmri.training.loop import Plan, Row, Task, fit
 from vqmri.training.optim import adamw, warmup_cosine
+from vqmri.training.ranks import start_fabric
 
 
 class Killed(Exception):
     pass
 
 
-def run(folder: Path, *, die_at: int | None = None, nan_at: int | None = None) -> tuple[
-    nn.Module, list[Row]
-]:  # fmt: skip
+def run(
+    folder: Path,
+    *,
+    die_at: int | None = None,
+    nan_at: int | None = None,
+    nan_in_gradient_at: int | None = None,
+    micro_batch: int | None = None,
+    average_decay: float | None = None,
+    dropout: float = 0.5,
+) -> tuple[nn.Module, list[Row]]:
     """Train a net with dropout on random batches, perhaps with a kill before some step."""
     torch.manual_seed(7)
-    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    first = nn.Linear(4, 8)
+    net = nn.Sequential(first, nn.Dropout(dropout), nn.Linear(8, 1))
 
-    def terms(step: int) -> Mapping[str, Tensor]:
+    def inputs(step: int, slots: range) -> list[Tensor]:
+        whole = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        return [whole[slots.start : slots.stop]]
+
+    def terms(
+        model: nn.Module, step: int, slots: range, inputs: Sequence[Tensor]
+    ) -> Mapping[str, Tensor]:
         if step == die_at:
             raise Killed
-        loss = model(torch.randn(16, 4)).square().mean()
+        loss = model(inputs[0]).square().mean()
+        if step == nan_in_gradient_at:
+            loss = loss + (first.weight - first.weight.detach()).abs().sqrt().sum()
         return {"loss": loss * float("nan") if step == nan_at else loss}
 
-    task = Task("net", model, terms, lambda step: [f"s{step}"], lambda step: {"seen": step})
-    history = fit(
-        task,
-        adamw(model, 0.1),
-        warmup_cosine(0.05, 3, 20),
+    task = Task(
+        "net", net, inputs, terms, lambda step: [f"s{step}"], lambda step, _: {"seen": step}
+    )
+    plan = Plan(
         steps=20,
         steps_per_epoch=3,
+        batch_size=16,
+        rate=warmup_cosine(0.05, 3, 20),
         seed=1,
+        micro_batch=micro_batch,
+        average_decay=average_decay,
+    )
+    history = fit(
+        task,
+        adamw(net, 0.1),
+        plan,
+        fabric=start_fabric(),
         checkpoints=folder,
         tracker=NullTracker(),
     )
-    return model, history
+    return net, history
 
 
 @pytest.fixture(autouse=True)

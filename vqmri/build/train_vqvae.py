@@ -1,8 +1,9 @@
-"""Arguments of the VQ-VAE."""
+"""Arguments of the VQ-VAE and of its training."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from vqmri.params import TrainVQVAE
+from vqmri.params import Augment, TrainVQVAE
 
 
 def vqvae_arguments(
@@ -18,5 +19,17 @@ def vqvae_arguments(
         "downsamplings": [level.downsampling for level in params.levels],
         "num_embeddings": [level.num_embeddings for level in params.levels],
         "embedding_dim": params.embedding_dim,
+        "patch": params.patch,
         "quantizer": params.quantizer.model_dump(mode="json"),
+    }
+
+
+def augmentation_arguments(params: Augment, *, spacing: Sequence[float]) -> dict[str, Any]:
+    """What `Augmentation(labelled=…, **arguments)` takes. spacing: mm per axis, () for pictures."""
+    return {
+        "flips": params.flips,
+        "rotation": params.rotation,
+        "scaling": params.scaling,
+        "translation": [params.translation / size for size in spacing or (1.0, 1.0)],
+        "contrast": params.contrast,
     }

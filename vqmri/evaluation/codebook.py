@@ -1,6 +1,6 @@
 """How much of the codebooks is in use."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -25,10 +25,14 @@ class Usage:
             if count := self._sizes[name]:
                 self._counts[name] += torch.bincount(codes.flatten().long().cpu(), minlength=count)
 
-    def take(self) -> Metrics:
-        """`usage_NAME` and `perplexity_NAME` of what was counted, and start anew."""
+    def take(self, total: Callable[[Tensor], Tensor] = lambda counts: counts) -> Metrics:
+        """`usage_NAME` and `perplexity_NAME` of what was counted, and start anew.
+
+        total: adds up the counts of all processes that count
+        """
         metrics: Metrics = {}
-        for name, count in self._counts.items():
+        for name, own in self._counts.items():
+            count = total(own).cpu()
             metrics[f"usage_{name}"] = usage(count.numpy())
             metrics[f"perplexity_{name}"] = perplexity(count.numpy())
         self._reset()

@@ -2,9 +2,9 @@
 
 from vqmri.outputs.lock import hold
 from vqmri.outputs.manifest import Identity, Manifest, sha256_of, verify
-from vqmri.outputs.publish import Work, is_current, publishing, replace_file
+from vqmri.outputs.publish import Work, is_current, publishing, replace_file, work_of
 
 __all__ = [
     "Identity", "Manifest", "Work", "hold", "is_current", "publishing", "replace_file", "sha256_of",
-    "verify",
+    "verify", "work_of",
 ]  # fmt: skip

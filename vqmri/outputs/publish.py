@@ -37,10 +37,9 @@ def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Wo
     with hold(work_root / f"{target.name}.lock"):
         old = work_root / f"{target.name}.old"
         _recover(target, old)
-        folder = work_root / f"{target.name}-{identity.fingerprint[:_DIGITS]}"
-        work = Work(folder / "out", folder / "state")
+        work = work_of(target, work_root, identity)
         if not work.out.exists():  # published already, or never begun: no state is of use
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(work.out.parent, ignore_errors=True)
         work.state.mkdir(parents=True, exist_ok=True)
         work.out.mkdir(exist_ok=True)
         _remove_fragments(work.out)
@@ -50,6 +49,12 @@ def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Wo
         _swap(work.out, target, old)
         for left in _work_folders(work_root, target.name):
             shutil.rmtree(left)
+
+
+def work_of(target: Path, work_root: Path, identity: Identity) -> Work:
+    """Where `publishing` works, whether or not it has begun."""
+    folder = work_root / f"{target.name}-{identity.fingerprint[:_DIGITS]}"
+    return Work(folder / "out", folder / "state")
 
 
 def is_current(target: Path, work_root: Path, identity: Identity) -> bool:

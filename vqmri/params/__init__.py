@@ -35,9 +35,9 @@ from vqmri.params.ingest import (
 from vqmri.params.section import BidsSuffix, Section, Seed, Share, Value
 
 __all__ = [
-    "PARAMS", "AutoSource", "BidsSource", "Classifier", "DicomSource", "IdxSource", "ImagesSource",
-    "Ingest", "NiftiSource", "Params", "PhantomSource", "Sample", "Study", "TrainPrior",
-    "TrainVQVAE",
+    "PARAMS", "Augment", "AutoSource", "BidsSource", "Classifier", "DicomSource", "IdxSource",
+    "ImagesSource", "Ingest", "NiftiSource", "Params", "PhantomSource", "Sample", "Study",
+    "TrainPrior", "TrainVQVAE",
 ]  # fmt: skip
 
 
@@ -87,6 +87,42 @@ class Optimisation(Section):
     batch_size: PositiveInt = Field(description="volumes in a batch")
     learning_rate: PositiveFloat = Field(description="peak of the schedule")
     weight_decay: NonNegativeFloat = Field(description="of AdamW, on matrices and kernels")
+    micro_batch: PositiveInt | None = Field(
+        None,
+        description="items of a batch that pass through the model at a time, a divisor of "
+        "batch_size; null: all of them",
+    )
+    average_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="of the moving average of the weights, which is published in their place; "
+        "null: the last weights are",
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit_batch(self) -> "Optimisation":
+        if self.micro_batch and self.batch_size % self.micro_batch:
+            raise ValueError(
+                f"micro_batch = {self.micro_batch} must divide batch_size = {self.batch_size}"
+            )
+        return self
+
+
+class Augment(Section):
+    """How training volumes are varied."""
+
+    flips: list[Annotated[int, Field(ge=0, le=2)]] = Field(
+        [], description="axes that are mirrored in half of the items; 0 is left to right"
+    )
+    rotation: NonNegativeFloat = Field(description="largest angle about each axis, in degrees")
+    scaling: Share = Field(description="largest share by which an axis is stretched or shrunk")
+    translation: NonNegativeFloat = Field(
+        description="largest shift along each axis, in mm; of pictures, in pixels"
+    )
+    contrast: NonNegativeFloat = Field(
+        description="intensities are raised to a power of 1 / (1 + contrast) to 1 + contrast"
+    )
 
 
 class TrainVQVAE(Optimisation):
@@ -99,6 +135,21 @@ class TrainVQVAE(Optimisation):
     embedding_dim: PositiveInt = Field(description="length of a codebook vector, D")
     levels: list[Level] = Field(min_length=1, description="levels of codes, finest first")
     quantizer: Annotated[CodebookLoss | EMA | Projected, Field(discriminator="kind")]
+    augment: Augment | None = Field(None, description="variation of the volumes; null: none")
+    patch: list[PositiveInt] | None = Field(
+        None,
+        description="voxels along each axis of the pieces to train on, multiples of the largest "
+        "downsampling; null: whole volumes",
+    )
+    activation_checkpointing: bool = Field(
+        False, description="compute activations twice to keep fewer of them in memory"
+    )
+    spectral_cost: NonNegativeFloat = Field(
+        0.0, description="weight of the difference of Fourier magnitudes"
+    )
+    adversarial_cost: NonNegativeFloat = Field(
+        0.0, description="weight of an opponent that tells patches of reconstructions from real"
+    )
 
     @field_validator("num_res_blocks")
     @classmethod

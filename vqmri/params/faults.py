@@ -12,7 +12,8 @@ def across_sections(values: Any, *, changed: bool) -> list[str]:
 
     changed: the values are not all the file's, so what is made of them is not evaluated
     """
-    faults = _shape_faults(values) + _covariate_faults(values) + _suffix_faults(values)
+    faults = _shape_faults(values) + _patch_faults(values)
+    faults += _covariate_faults(values) + _suffix_faults(values)
     return faults if changed else faults + _classifier_faults(values)
 
 
@@ -28,6 +29,25 @@ def _shape_faults(values: Any) -> list[str]:
     return [
         f"ingest.shape = {shape}: every axis must be a multiple of {top}, the largest downsampling "
         "of train_vqvae.levels"
+    ]
+
+
+def _patch_faults(values: Any) -> list[str]:
+    """Pieces to train on that are no pieces of a volume."""
+    try:
+        shape = [int(n) for n in values["ingest"]["shape"]]
+        patch = [int(n) for n in values["train_vqvae"].get("patch") or []]
+        top = max(int(level["downsampling"]) for level in values["train_vqvae"]["levels"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return []
+    if not patch or top < 1:
+        return []
+    fits = len(patch) == len(shape) and all(n <= side for n, side in zip(patch, shape, strict=True))
+    if fits and not any(n % top for n in patch):
+        return []
+    return [
+        f"train_vqvae.patch = {patch}: it needs {len(shape)} multiples of {top}, the largest "
+        f"downsampling of train_vqvae.levels, none above those of ingest.shape = {shape}"
     ]
 
 

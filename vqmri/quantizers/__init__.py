@@ -7,6 +7,7 @@ from vqmri.quantizers.base import Quantized, Quantizer
 from vqmri.quantizers.clusters import Initialisation
 from vqmri.quantizers.codebook_loss import CodebookLossQuantizer
 from vqmri.quantizers.ema import EMAQuantizer
+from vqmri.quantizers.ema_codebook import one_update
 from vqmri.quantizers.nearest import nearest, squared_distances
 from vqmri.quantizers.projected import ProjectedQuantizer
 
@@ -42,5 +43,6 @@ __all__ = [
     "Quantizer",
     "build_quantizer",
     "nearest",
+    "one_update",
     "squared_distances",
 ]

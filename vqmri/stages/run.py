@@ -1,6 +1,7 @@
 """Run one stage of a project by its name, with params.yaml and MLflow: what every door does."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -40,8 +41,10 @@ def run(
         stage = partial(stage, out=out)
 
     from vqmri.tracking.mlflow import tracked
+    from vqmri.tracking.tracker import NullTracker
+    from vqmri.training.device import is_leader
 
-    with tracked(name, root) as tracker:
+    with tracked(name, root) if is_leader() else nullcontext(NullTracker()) as tracker:
         section = getattr(params, name)
         tracker.params({"seed": params.seed, name: section.model_dump() if section else None})
         options = {"each": each} if each else {}

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqmri.build.train_prior import prior_arguments
 from vqmri.codes import CodeStore
 from vqmri.errors import IntegrityError
 from vqmri.evaluation.likelihood import code_tensors, held_out_likelihood, inside
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, publishing, replace_file
+from vqmri.outputs import Identity, replace_file
 from vqmri.outputs.manifest import digest
 from vqmri.params import Params
 from vqmri.prior import Prior, nats_per_code
@@ -23,14 +23,16 @@ from vqmri.prior.covariates import Covariate, fit_covariates, known_rows, to_jso
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.volume import Record, code_box
+from vqmri.stages.in_work import in_work
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.batches import batch_indices, epoch_steps
-from vqmri.training.device import choose_device, mixed_precision
-from vqmri.training.loop import Task, fit
+from vqmri.training.device import choose_device, is_leader, mixed_precision
+from vqmri.training.loop import Plan, Task, fit
 from vqmri.training.model_folder import HISTORY, write_model
 from vqmri.training.optim import adamw, warmup_cosine
+from vqmri.training.ranks import start_fabric
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 REGISTERED = "vqmri-generator"
 _LOOKS_AT_HELD_OUT = 10  # times in a training
 
@@ -56,7 +58,7 @@ def train_prior(
 
     IntegrityError when the codes are not those of the published VQ-VAE.
     """
-    tracker = tracker or NullTracker()
+    tracker = tracker if tracker and is_leader() else NullTracker()
     settings = params.train_prior
     folder, vqvae = data.need("codes"), data.need("vqvae")
     identity = Identity(
@@ -65,7 +67,7 @@ def train_prior(
         {"seed": params.seed, "train_prior": settings.model_dump(mode="json")},
         {"codes": digest(folder)},
     )
-    with publishing(data.output("prior"), data.work, identity) as work:
+    with in_work(data, "prior", identity) as work:
         store = CodeStore(folder)
         if store.attributes["vqvae"] != digest(vqvae):
             raise IntegrityError(
@@ -89,8 +91,9 @@ def train_prior(
             "codes": identity.inputs["codes"],
             "vqvae_weights": store.attributes["vqvae_weights"],
         }
-        write_model(work.out, model, arguments, about)
-        replace_file(work.out / HISTORY, (json.dumps(history) + "\n").encode())
+        if is_leader():
+            write_model(work.out, model, arguments, about)
+            replace_file(work.out / HISTORY, (json.dumps(history) + "\n").encode())
     tracker.model(REGISTERED, {"vqvae": vqvae, "prior": data.output("prior")})
     return {key: value for key, value in history[-1].items() if key != "step"}
 
@@ -100,6 +103,7 @@ def _fit(
 ) -> list[Metrics]:
     """Train the model in place; its history."""
     settings = params.train_prior
+    fabric = start_fabric()
     count = len(data.subjects)
     steps_per_epoch = epoch_steps(count, settings.batch_size)
     looks = -(-settings.steps // steps_per_epoch // _LOOKS_AT_HELD_OUT) * steps_per_epoch
@@ -107,33 +111,48 @@ def _fit(
     def batch(step: int) -> list[int]:
         return batch_indices(step, settings.batch_size, count, params.seed)
 
-    def terms(step: int) -> Mapping[str, Tensor]:
-        items = batch(step)
-        chosen = [values[items].to(model.device) for values in data.train]
-        with mixed_precision(model.device):
-            found = model(chosen, data.train_rows[items].to(model.device))
-        loss = nats_per_code(found, model.num_embeddings)
+    def inputs(step: int, slots: range) -> list[Tensor]:
+        chosen = batch(step)
+        items = [chosen[slot] for slot in slots]
+        return [data.train_rows[items], *(values[items] for values in data.train)]
+
+    def terms(
+        model: nn.Module, step: int, slots: range, inputs: Sequence[Tensor]
+    ) -> Mapping[str, Tensor]:
+        rows, *maps = inputs
+        with mixed_precision(rows.device):
+            found = model(maps, rows)
+        loss = nats_per_code(found, sizes)
         return {"loss": loss, "bits_per_code": loss.detach() / np.log(2)}
 
-    def epoch(step: int) -> Metrics:
+    def epoch(step: int, published: nn.Module) -> Metrics:
         if step % looks and step != settings.steps:
             return {}
-        likelihood = held_out_likelihood(model, data.held_out, data.masks, data.held_out_rows)
+        assert isinstance(published, Prior)
+        likelihood = held_out_likelihood(published, data.held_out, data.masks, data.held_out_rows)
         return {"held_out_bits_per_code": likelihood.bits_per_code}
 
+    sizes = model.num_embeddings
     return fit(
         Task(
             name="train_prior",
             model=model,
+            inputs=inputs,
             terms=terms,
             subjects=lambda step: [data.subjects[i] for i in batch(step)],
             epoch=epoch,
         ),
         adamw(model, settings.weight_decay),
-        warmup_cosine(settings.learning_rate, settings.warmup, settings.steps),
-        steps=settings.steps,
-        steps_per_epoch=steps_per_epoch,
-        seed=params.seed,
+        Plan(
+            steps=settings.steps,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=settings.batch_size,
+            rate=warmup_cosine(settings.learning_rate, settings.warmup, settings.steps),
+            seed=params.seed,
+            micro_batch=settings.micro_batch,
+            average_decay=settings.average_decay,
+        ),
+        fabric=fabric,
         checkpoints=checkpoints,
         tracker=tracker,
     )

@@ -1,42 +1,51 @@
 """volumes → vqvae: train the autoencoder."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vqmri.build.train_vqvae import vqvae_arguments
+from vqmri.build.train_vqvae import augmentation_arguments, vqvae_arguments
 from vqmri.evaluation.codebook import Usage
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, publishing, replace_file
+from vqmri.outputs import Identity, replace_file
 from vqmri.outputs.manifest import digest
-from vqmri.params import Params
+from vqmri.params import Params, TrainVQVAE
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.split import TRAIN
 from vqmri.scans.store import VolumeStore
 from vqmri.scans.volume import Record
+from vqmri.stages.in_work import in_work
 from vqmri.tracking.tracker import NullTracker
-from vqmri.training.batches import batch_indices, epoch_steps
-from vqmri.training.device import choose_device, mixed_precision
-from vqmri.training.loop import Task, fit
+from vqmri.training.augment import Augmentation, cut
+from vqmri.training.autoencoding import Autoencoding
+from vqmri.training.batches import batch_indices, epoch_steps, item_seed
+from vqmri.training.device import is_leader
+from vqmri.training.loop import Plan, Task, fit
 from vqmri.training.model_folder import HISTORY, write_model
 from vqmri.training.optim import adamw, warmup_cosine
-from vqmri.vqvae import VQVAE, objective
+from vqmri.training.ranks import start_fabric
+from vqmri.vqvae import VQVAE
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 REGISTERED = "vqmri-vqvae"
 _BYTES_IN_MEMORY = 2**30
+_COLLAPSED_BELOW, _COLLAPSED_AFTER = 0.1, 0.5  # of the codebook, of the steps
+
+log = logging.getLogger(__name__)
 
 
 def train_vqvae(
     params: Params, data: Layout, *, tracker: Tracker | None = None, each: Map = map
 ) -> Metrics:
     """Publish data/vqvae and register it. Returns the last epoch's terms and codebook figures."""
-    tracker = tracker or NullTracker()
+    tracker = tracker if tracker and is_leader() else NullTracker()
     settings = params.train_vqvae
     volumes = data.need("volumes")
     identity = Identity(
@@ -45,7 +54,7 @@ def train_vqvae(
         {"seed": params.seed, "train_vqvae": settings.model_dump(mode="json")},
         {"volumes": digest(volumes)},
     )
-    with publishing(data.output("vqvae"), data.work, identity) as work:
+    with in_work(data, "vqvae", identity) as work:
         store = VolumeStore(volumes)
         torch.manual_seed(params.seed)
         arguments = vqvae_arguments(
@@ -54,7 +63,7 @@ def train_vqvae(
             in_channels=store.shape[0] - (store.num_classes > 0),
             num_classes=store.num_classes,
         )
-        model = VQVAE(**arguments).to(choose_device())
+        model = VQVAE(**arguments)
         history = _fit(params, model, store, work.state, tracker)
         about = {
             "shape": list(store.shape),
@@ -63,8 +72,9 @@ def train_vqvae(
             "channels": [asdict(channel) for channel in store.channels],
             "volumes": identity.inputs["volumes"],
         }
-        write_model(work.out, model, arguments, about)
-        replace_file(work.out / HISTORY, (json.dumps(history) + "\n").encode())
+        if is_leader():
+            write_model(work.out, model, arguments, about)
+            replace_file(work.out / HISTORY, (json.dumps(history) + "\n").encode())
     tracker.model(REGISTERED, {"vqvae": data.output("vqvae")})
     return {key: value for key, value in history[-1].items() if key != "step"}
 
@@ -74,37 +84,94 @@ def _fit(
 ) -> list[Metrics]:
     """Train the model in place on the training volumes; its history."""
     settings = params.train_vqvae
+    fabric = start_fabric()
+    trained = Autoencoding(
+        model,
+        spatial_dims=len(store.shape) - 1,
+        spectral_cost=settings.spectral_cost,
+        adversarial_cost=settings.adversarial_cost,
+    ).to(fabric.device)
+    if settings.activation_checkpointing:
+        model.recompute_activations()
     records = store.of_split(TRAIN)
-    device = next(model.parameters()).device
     read = _reader(store, records)
+    vary = _variation(settings, store, params.seed)
     usage = Usage(model.map_names, model.num_embeddings)
 
     def batch(step: int) -> list[int]:
         return batch_indices(step, settings.batch_size, len(records), params.seed)
 
-    def terms(step: int) -> Mapping[str, Tensor]:
-        inputs = torch.from_numpy(read(batch(step))).to(device)
-        with mixed_precision(device):
-            reconstruction = model(inputs)
-        usage.add(reconstruction.codes)
-        return objective(reconstruction, inputs)
+    def inputs(step: int, slots: range) -> list[Tensor]:
+        chosen = batch(step)
+        return [torch.from_numpy(read([chosen[slot] for slot in slots]))]
+
+    def terms(
+        model: nn.Module, step: int, slots: range, inputs: Sequence[Tensor]
+    ) -> Mapping[str, Tensor]:
+        found, codes = model(vary(inputs[0], step, slots))
+        usage.add(codes)
+        return found
+
+    def epoch(step: int, published: nn.Module) -> Metrics:
+        found = usage.take(partial(fabric.all_reduce, reduce_op="sum"))
+        if step == settings.steps or step > _COLLAPSED_AFTER * settings.steps:
+            _warn_of_collapse(found, step)
+        return found
 
     return fit(
         Task(
             name="train_vqvae",
-            model=model,
+            model=trained,
+            inputs=inputs,
             terms=terms,
             subjects=lambda step: [records[i].subject for i in batch(step)],
-            epoch=lambda step: usage.take(),
+            epoch=epoch,
         ),
-        adamw(model, settings.weight_decay),
-        warmup_cosine(settings.learning_rate, settings.warmup, settings.steps),
-        steps=settings.steps,
-        steps_per_epoch=epoch_steps(len(records), settings.batch_size),
-        seed=params.seed,
+        adamw(trained, settings.weight_decay),
+        Plan(
+            steps=settings.steps,
+            steps_per_epoch=epoch_steps(len(records), settings.batch_size),
+            batch_size=settings.batch_size,
+            rate=warmup_cosine(settings.learning_rate, settings.warmup, settings.steps),
+            seed=params.seed,
+            micro_batch=settings.micro_batch,
+            average_decay=settings.average_decay,
+        ),
+        fabric=fabric,
         checkpoints=checkpoints,
         tracker=tracker,
     )
+
+
+def _variation(
+    settings: TrainVQVAE, store: VolumeStore, seed: int
+) -> Callable[[Tensor, int, range], Tensor]:
+    """Volumes of some places in the batch of a step to what the model is shown of them."""
+    augmentation = None
+    if settings.augment is not None:
+        augmentation = Augmentation(
+            labelled=store.num_classes > 0,
+            **augmentation_arguments(settings.augment, spacing=store.spacing),
+        )
+
+    def vary(volumes: Tensor, step: int, slots: range) -> Tensor:
+        seeds = [item_seed(seed, step, slot) for slot in slots]
+        if augmentation is not None:
+            volumes = augmentation(volumes, seeds)
+        return volumes if settings.patch is None else cut(volumes, settings.patch, seeds)
+
+    return vary
+
+
+def _warn_of_collapse(found: Metrics, step: int) -> None:
+    for name, share in found.items():
+        if name.startswith("usage_") and share < _COLLAPSED_BELOW:
+            log.warning(
+                "train_vqvae: only %.1f %% of the codes of %s are in use after %d steps: the "
+                "codebook has collapsed. Lower train_vqvae.learning_rate or num_embeddings, or "
+                "set quantizer.initialisation to kmeans.",
+                100 * share, name.removeprefix("usage_"), step,
+            )  # fmt: skip
 
 
 def _reader(store: VolumeStore, records: Sequence[Record]) -> Callable[[Sequence[int]], np.ndarray]:

@@ -1,11 +1,20 @@
 """Which items make up the batch of a step."""
 
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
+Part = TypeVar("Part")
+
 MAX_EPOCH_STEPS = 100
 """Steps after which a history has a row and a run may write a checkpoint, however large a pass."""
+
+PARTS_AHEAD = 2
 
 
 def batch_indices(step: int, batch_size: int, count: int, seed: int) -> list[int]:
@@ -28,6 +37,26 @@ def _shuffle(number: int, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, number]).permutation(count)
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Seed of all that is random within a step: dropout, augmentation, restarts of codes."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Seed of all that is random within a step of one process: dropout, restarts of codes."""
+    words = [seed, step, rank] if rank else [seed, step]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+
+def item_seed(seed: int, step: int, slot: int) -> int:
+    """Seed of what is random about one place in a step's batch, whichever process has it."""
+    return int(np.random.SeedSequence([seed, step, 0, slot]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def ahead(make: Callable[[int, range], Part], keys: Sequence[tuple[int, range]]) -> Iterator[Part]:
+    """`make(step, slots)` of each key, in order, with PARTS_AHEAD made before they are asked for.
+
+    They are made one after the other in a thread, so that reading never waits for computing.
+    """
+    left = iter(keys)
+    with ThreadPoolExecutor(1) as reader:
+        waiting = deque(reader.submit(make, *key) for key in islice(left, PARTS_AHEAD))
+        while waiting:
+            part = waiting.popleft()
+            waiting.extend(reader.submit(make, *key) for key in islice(left, 1))
+            yield part.result()

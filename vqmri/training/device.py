@@ -15,8 +15,14 @@ def choose_device() -> torch.device:
     """
     if torch.cuda.is_available():
         return torch.device("cuda")
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    torch.set_num_threads(max(len(os.sched_getaffinity(0)) // ranks, 1))
     return torch.device("cpu")
+
+
+def is_leader() -> bool:
+    """Whether this process is the one that publishes and reports."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[None]:

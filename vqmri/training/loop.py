@@ -1,19 +1,25 @@
 """The training loop of both models."""
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn, optim
 from tqdm import tqdm
 
 from vqmri.errors import DivergedError
 from vqmri.protocols import Metrics, Tracker
-from vqmri.training.batches import step_seed
+from vqmri.quantizers import one_update
+from vqmri.training.average import averaged
+from vqmri.training.batches import ahead, step_seed
 from vqmri.training.checkpoint import load_checkpoint, save_checkpoint
+from vqmri.training.memory import explained
+from vqmri.training.ranks import own_slots
 
 Row = dict[str, float]
 """One line of the history: step, mean of each term over the epoch, and whatever the epoch says."""
@@ -26,80 +32,155 @@ MAX_GRADIENT_NORM = 1.0
 class Task:
     """What is trained.
 
-    terms: step to the terms of the loss, scalars; the one called "loss" is minimised
+    inputs: step and places in its batch to the tensors of these items, on the CPU; it is called
+        ahead of its turn, from another thread
+    terms: the model, ready to be called, the step, the places and their inputs on the device, to
+        the terms of the loss, scalars; the one called "loss" is minimised
     subjects: step to the subjects in its batch, for the message when the loss diverges
-    epoch: called at each epoch's end with the step count, returns further metrics of that epoch
+    epoch: called at each epoch's end with the step count and the model as it would be published,
+        returns further metrics of that epoch
     """
 
     name: str
     model: nn.Module
-    terms: Callable[[int], Mapping[str, Tensor]]
+    inputs: Callable[[int, range], Sequence[Tensor]]
+    terms: Callable[[nn.Module, int, range, Sequence[Tensor]], Mapping[str, Tensor]]
     subjects: Callable[[int], list[str]]
-    epoch: Callable[[int], Metrics]
+    epoch: Callable[[int, nn.Module], Metrics]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how it is trained.
+
+    rate: step to learning rate
+    micro_batch: items that pass through the model at a time; None: the batch as a whole
+    average_decay: of the moving average of the weights, which is then what is published; None: the
+        last weights are
+    """
+
+    steps: int
+    steps_per_epoch: int
+    batch_size: int
+    rate: Callable[[int], float]
+    seed: int
+    micro_batch: int | None = None
+    average_decay: float | None = None
 
 
 def fit(
     task: Task,
     optimiser: optim.Optimizer,
-    rate: Callable[[int], float],
+    plan: Plan,
     *,
-    steps: int,
-    steps_per_epoch: int,
-    seed: int,
+    fabric: Fabric,
     checkpoints: Path,
     tracker: Tracker,
 ) -> list[Row]:
-    """Train for `steps` steps, going on from the newest checkpoint; returns the history.
+    """Train `task.model` in place, going on from the newest checkpoint; returns the history.
 
     Checkpoints are written between epochs, when nothing is half counted, so a resumed run is on
-    the CPU the same run to the last bit. DivergedError when the loss is NaN or infinite.
+    the CPU the same run to the last bit. With several processes each computes its share of every
+    batch, and all end with equal weights. DivergedError when the loss or its gradient is not
+    finite, OutOfMemoryError when the device's memory does not do.
     """
-    done, history = load_checkpoint(checkpoints, task.model, optimiser)
-    saved_at = time.monotonic()
-    with tqdm(total=steps, initial=done, desc=task.name, unit="step", mininterval=1.0) as bar:
-        while done < steps:
-            end = min(done + steps_per_epoch, steps)
-            means = _epoch(task, optimiser, rate, range(done, end), seed, bar)
-            done = end
-            row = {"step": float(done), "learning_rate": rate(done - 1), **means}
-            row |= task.epoch(done)
-            history.append(row)
-            tracker.metrics({key: row[key] for key in row if key != "step"}, step=done)
-            bar.set_postfix({key: f"{row[key]:.4g}" for key in list(row)[2:5]})
-            if done == steps or time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                save_checkpoint(checkpoints, done, task.model, optimiser, history)
-                saved_at = time.monotonic()
-    return history
+    with explained(task.name, fabric.device, plan.batch_size, plan.micro_batch):
+        return _Run(task, optimiser, plan, fabric).go(checkpoints, tracker)
 
 
-def _epoch(
-    task: Task,
-    optimiser: optim.Optimizer,
-    rate: Callable[[int], float],
-    steps: range,
-    seed: int,
-    bar: "tqdm[Any]",
-) -> Row:
-    """Train over some steps; the mean of each term."""
-    task.model.train()
-    sums: Row = {}
-    for step in steps:
-        torch.manual_seed(step_seed(seed, step))
-        for group in optimiser.param_groups:
-            group["lr"] = rate(step)
-        terms = task.terms(step)
-        loss = terms["loss"]
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"{task.name}: the loss is {float(loss.detach())} at step {step}, in a batch of "
-                f"subjects {task.subjects(step)}. The last good checkpoint is kept. Lower the "
-                "learning rate in params.yaml."
-            )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(task.model.parameters(), MAX_GRADIENT_NORM)
-        optimiser.step()
+class _Run:
+    """A training and what it holds in hand."""
+
+    def __init__(self, task: Task, optimiser: optim.Optimizer, plan: Plan, fabric: Fabric) -> None:
+        self.task, self.optimiser, self.plan, self.fabric = task, optimiser, plan, fabric
+        self.slots = own_slots(fabric, plan.batch_size, plan.micro_batch)
+        self.kept = nn.ModuleDict({"model": task.model})
+        self.published = task.model
+        if plan.average_decay is not None:
+            self.average = averaged(task.model, plan.average_decay)
+            self.kept["average"] = self.average
+            self.published = self.average.module.eval()
+        self.model = fabric.setup_module(task.model, move_to_device=False)
+
+    def go(self, checkpoints: Path, tracker: Tracker) -> list[Row]:
+        plan, leads = self.plan, self.fabric.is_global_zero
+        self.fabric.barrier()  # the leader has made the folder
+        done, history = load_checkpoint(checkpoints, self.kept, self.optimiser)
+        saved_at = time.monotonic()
+        with _progress(self.task.name, done, plan.steps, silent=not leads) as bar:
+            while done < plan.steps:
+                end = min(done + plan.steps_per_epoch, plan.steps)
+                means = self._epoch(range(done, end), bar)
+                done = end
+                row = {"step": float(done), "learning_rate": plan.rate(done - 1), **means}
+                row |= self.task.epoch(done, self.published)
+                history.append(row)
+                tracker.metrics({key: row[key] for key in row if key != "step"}, step=done)
+                bar.set_postfix({key: f"{row[key]:.4g}" for key in list(row)[2:5]})
+                due = time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
+                if leads and (done == plan.steps or due):
+                    save_checkpoint(checkpoints, done, self.kept, self.optimiser, history)
+                    saved_at = time.monotonic()
+        if self.published is not self.task.model:
+            self.task.model.load_state_dict(self.published.state_dict())
+        return history
+
+    def _epoch(self, steps: range, bar: "tqdm[Any]") -> Row:
+        """Train over some steps; the mean of each term, over all processes."""
+        self.task.model.train()
+        sums: Row = {}
+        parts = ahead(self.task.inputs, [(step, slots) for step in steps for slots in self.slots])
+        for step in steps:
+            for key, value in self._step(step, parts).items():
+                sums[key] = sums.get(key, 0.0) + value
+            bar.update()
+        return {key: self._mean(value / len(steps)) for key, value in sums.items()}
+
+    def _step(self, step: int, parts: Iterator[Sequence[Tensor]]) -> Row:
+        """One step of the optimiser; the mean of each term over this process's share."""
+        torch.manual_seed(step_seed(self.plan.seed, step, self.fabric.global_rank))
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.rate(step)
+        self.optimiser.zero_grad(set_to_none=True)
+        sums: Row = {}
+        with one_update(self.task.model):
+            for slots in self.slots:
+                self._add(sums, step, slots, next(parts))
+        norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), MAX_GRADIENT_NORM)
+        self._check(step, self._mean(sums["loss"]), float(norm))
+        self.optimiser.step()
+        if self.plan.average_decay is not None:
+            self.average.update_parameters(self.task.model)
+        return sums
+
+    def _add(self, sums: Row, step: int, slots: range, inputs: Sequence[Tensor]) -> None:
+        """Gradient and terms of one part of the batch, as its share of the whole."""
+        share = 1 / len(self.slots)
+        moved = [tensor.to(self.fabric.device) for tensor in inputs]
+        with self.fabric.no_backward_sync(self.model, enabled=slots is not self.slots[-1]):
+            terms = self.task.terms(self.model, step, slots, moved)
+            self.fabric.backward(terms["loss"] * share)
         for key, value in terms.items():
-            sums[key] = sums.get(key, 0.0) + float(value.detach())
-        bar.update()
-    return {key: value / len(steps) for key, value in sums.items()}
+            sums[key] = sums.get(key, 0.0) + share * float(value.detach())
+
+    def _check(self, step: int, loss: float, norm: float) -> None:
+        """Before the weights take any harm. All processes see the same and end together."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's length is {norm}"
+        raise DivergedError(
+            f"{self.task.name}: the {what} at step {step}, in a batch of subjects "
+            f"{self.task.subjects(step)}. The last good checkpoint is kept. Lower the learning "
+            "rate in params.yaml."
+        )
+
+    def _mean(self, value: float) -> float:
+        """Over all processes."""
+        if self.fabric.world_size == 1:
+            return value
+        total = torch.tensor(value, device=self.fabric.device, dtype=torch.float64)
+        return float(self.fabric.all_reduce(total, reduce_op="mean"))
+
+
+def _progress(name: str, done: int, steps: int, *, silent: bool) -> "tqdm[Any]":
+    return tqdm(total=steps, initial=done, desc=name, unit="step", mininterval=1.0, disable=silent)

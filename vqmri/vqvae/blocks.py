@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vqmri.convolution import convolution
 from vqmri.shapes import Features
@@ -41,7 +43,12 @@ def depth_to_space(x: Features) -> Float[Tensor, "batch shallow *fine"]:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), with group norm: safe at batch 1."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))), with group norm: safe at batch 1.
+
+    recompute: keep the input alone for the backward pass and compute the rest once more there
+    """
+
+    recompute = False
 
     def __init__(self, spatial_dims: int, channels: int) -> None:
         super().__init__()
@@ -52,6 +59,8 @@ class ResidualBlock(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Features) -> Features:
+        if self.recompute and torch.is_grad_enabled():
+            return x + checkpoint(self.body, x, use_reentrant=False, preserve_rng_state=False)
         return x + self.body(x)
 
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from vqmri.quantizers import Quantized, Quantizer, build_quantizer
 from vqmri.shapes import Volumes
-from vqmri.vqvae.blocks import same
+from vqmri.vqvae.blocks import ResidualBlock, same
 from vqmri.vqvae.decoder import LevelDecoder
 from vqmri.vqvae.encoder import Encoder
+from vqmri.vqvae.tiles import Tile, core, core_within, covered, tiles, weights
 
 Quantize = Callable[[Quantizer, Tensor], Quantized]
 
@@ -43,6 +44,9 @@ class VQVAE(nn.Module):
     downsamplings: of each level, finest first; powers of two up to 2^len(channels)
     num_embeddings: codebook size of each level
     quantizer: arguments of `build_quantizer` but for the sizes
+    patch: voxels along each axis of what it is trained on, multiples of the largest downsampling;
+        in evaluation mode, larger volumes are then done in overlapping tiles of this size. None
+        where it is trained on whole volumes
 
     The attributes `map_names`, `downsamplings` and `num_embeddings` have one entry per *map*, which
     is more than per level where the quantizer has a gain.
@@ -60,9 +64,11 @@ class VQVAE(nn.Module):
         embedding_dim: int,
         quantizer: Mapping[str, Any],
         num_classes: int = 0,
+        patch: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.in_channels, self.num_classes = in_channels, num_classes
+        self.patch = patch
         self.scales = [factor.bit_length() - 2 for factor in downsamplings]
         ends = in_channels + num_classes
         self.encoder = Encoder(spatial_dims, ends, channels, num_res_blocks)
@@ -97,19 +103,30 @@ class VQVAE(nn.Module):
             factor for factor, q in zip(downsamplings, quantizers, strict=True) for _ in q.map_sizes
         )
 
+    def recompute_activations(self) -> None:
+        """Keep only the inputs of residual blocks for the backward pass: less memory, more time."""
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.recompute = True
+
     def forward(self, volumes: Volumes) -> Reconstruction:
         """Encode, quantize and decode volumes (batch, in_channels and maybe labels, *space)."""
-        return self.reconstruct(volumes, lambda quantizer, latents: quantizer(latents))
+        return self.reconstruct(volumes, _as_in_training)
 
     def reconstruct(self, volumes: Volumes, quantize: Quantize) -> Reconstruction:
         """The same with another way to choose the codes: `quantize(quantizer, latents)`."""
+        if self._in_tiles(volumes.shape[2:]):
+            codes = self._encode_tiles(volumes, quantize)
+            return Reconstruction(self.decode(codes), codes, volumes.new_zeros(()))
         finest, state, codes, losses = self._quantize(volumes, quantize)
         outputs = self.decoders[0](finest, state)
         return Reconstruction(outputs, codes, torch.stack(losses).sum())
 
     def encode(self, volumes: Volumes) -> list[Tensor]:
         """Each map of codes, finest first, (batch, *grid). Call it in evaluation mode."""
-        return self._quantize(volumes, lambda quantizer, latents: quantizer(latents))[2]
+        if self._in_tiles(volumes.shape[2:]):
+            return self._encode_tiles(volumes, _as_in_training)
+        return self._quantize(volumes, _as_in_training)[2]
 
     def _quantize(
         self, volumes: Volumes, quantize: Quantize
@@ -132,6 +149,10 @@ class VQVAE(nn.Module):
 
     def decode(self, codes: Sequence[Tensor]) -> Tensor:
         """The decoder's outputs for all maps of codes, finest first."""
+        space = [n * self.downsamplings[0] for n in codes[0].shape[1:]]
+        return self._decode_tiles(codes, space) if self._in_tiles(space) else self._decode(codes)
+
+    def _decode(self, codes: Sequence[Tensor]) -> Tensor:
         state: Tensor | None = None
         left = list(codes)
         for level in reversed(range(len(self.scales))):
@@ -141,6 +162,42 @@ class VQVAE(nn.Module):
             state = self.decoders[level](quantizer.decode(own), state)
         assert state is not None
         return state
+
+    def _in_tiles(self, space: Sequence[int]) -> bool:
+        if self.patch is None or self.training:
+            return False
+        return any(n > side for n, side in zip(space, self.patch, strict=True))
+
+    def _tiles(self, space: Sequence[int]) -> list[Tile]:
+        assert self.patch is not None
+        return tiles(space, self.patch, max(self.downsamplings))
+
+    def _encode_tiles(self, volumes: Volumes, quantize: Quantize) -> list[Tensor]:
+        """Each code is that of the tile in whose core it lies."""
+        maps: list[Tensor] = []
+        for tile in self._tiles(volumes.shape[2:]):
+            codes = self._quantize(volumes[covered(tile)], quantize)[2]
+            if not maps:
+                grids = [[n // factor for n in volumes.shape[2:]] for factor in self.downsamplings]
+                maps = [
+                    c.new_empty(len(volumes), *grid) for c, grid in zip(codes, grids, strict=True)
+                ]
+            for whole, part, factor in zip(maps, codes, self.downsamplings, strict=True):
+                whole[core(tile, factor)] = part[core_within(tile, factor)]
+        return maps
+
+    def _decode_tiles(self, codes: Sequence[Tensor], space: Sequence[int]) -> Tensor:
+        """Where tiles overlap, their outputs pass over into one another in a straight line."""
+        number = self.in_channels + self.num_classes
+        outputs = torch.zeros(len(codes[0]), number, *space, device=codes[0].device)
+        all_tiles = self._tiles(space)
+        for tile, weight in zip(all_tiles, weights(all_tiles), strict=True):
+            parts = [
+                values[covered(tile, factor)]
+                for values, factor in zip(codes, self.downsamplings, strict=True)
+            ]
+            outputs[covered(tile)] += weight.to(outputs.device) * self._decode(parts)
+        return outputs
 
     def to_volumes(
         self, outputs: Float[Tensor, "batch out *space"]
@@ -165,3 +222,7 @@ class VQVAE(nn.Module):
         quantizer = self.quantizers[level]
         assert isinstance(quantizer, Quantizer)
         return quantizer
+
+
+def _as_in_training(quantizer: Quantizer, latents: Tensor) -> Quantized:
+    return quantizer(latents)

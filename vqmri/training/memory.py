@@ -1,0 +1,61 @@
+"""The memory of the device, and what to say when it does not do."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from vqmri.errors import OutOfMemoryError
+
+GIB = 2**30
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of memory that the device has."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@contextmanager
+def explained(
+    name: str, device: torch.device, batch_size: int, micro_batch: int | None
+) -> Iterator[None]:
+    """Turn a failed allocation into OutOfMemoryError, which says what to lower.
+
+    name: of the section of params.yaml
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not _is_out_of_memory(error):
+            raise
+        at_a_time = micro_batch or batch_size
+        raise OutOfMemoryError(
+            f"{name}: out of memory on {device.type}, which has {total_memory(device) / GIB:.1f} "
+            f"GiB ({_first_line(error)}). {at_a_time} items of a batch of {batch_size} pass "
+            f"through the model at a time: lower {name}.micro_batch{_else(name, at_a_time)}. "
+            "`vqmri plan` predicts what fits. The last checkpoint is kept."
+        ) from error
+
+
+def _else(name: str, at_a_time: int) -> str:
+    if name != "train_vqvae":
+        return f", {name}.channels or {name}.num_layers"
+    rather = " (it is 1 already)" if at_a_time == 1 else ""
+    return (
+        f"{rather}, set {name}.activation_checkpointing, or train on pieces of volumes with "
+        f"{name}.patch"
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        words in text for words in ("can't allocate memory", "not enough memory", "out of memory")
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
