@@ -3,6 +3,8 @@
 Beside it, the memory that a call adds.
 """
 
+import ctypes
+import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -77,8 +79,8 @@ def added_memory(prepare: Callable[[], Callable[[], object]]) -> float:
     """How far the peak of a call lies above what is held before it, in MB (10⁶ bytes).
 
     In a fresh process, where `prepare`, which is pickled, makes the call. On CUDA it is the memory
-    of tensors, else resident memory, on Linux alone. It is read as VmHWM, since ru_maxrss of a new
-    process starts at that of its parent.
+    of tensors, else resident memory, on Linux with glibc alone. It is read as VmHWM, since
+    ru_maxrss of a new process starts at that of its parent.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_added_memory, prepare).result()
@@ -86,9 +88,11 @@ def added_memory(prepare: Callable[[], Callable[[], object]]) -> float:
 
 def _added_memory(prepare: Callable[[], Callable[[], object]]) -> float:
     call = prepare()
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     else:
+        ctypes.CDLL(None).malloc_trim(0)  # else the call takes first what `prepare` has freed
         Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
     before = _peak()
     call()

@@ -5,12 +5,12 @@
 Run it in an ingested project. Four rows train in one run, one after the other on all threads, on
 the same batches, each for so many minutes of training steps; evaluation is left out of them:
 
-| row                             | network                                    | trained as        |
-|---------------------------------|--------------------------------------------|-------------------|
-| MONAI VQVAE                     | MONAI's, as benchmarks/peers.py has it     | float32           |
-| MONAI VQVAE bfloat16 channels-… | the same                                   | as fast as it can |
-| vqmri equal work                | ours, as many parameters and multiply-adds | the preset        |
-| vqmri recipe                    | ours, as many parameters, coarse scale     | the preset        |
+| row              | network                                    | trained                  |
+|------------------|--------------------------------------------|--------------------------|
+| MONAI VQVAE      | MONAI's, as benchmarks/peers.py has it     | in float32               |
+| … channels-last  | the same                                   | in bfloat16, laid out so |
+| vqmri equal work | ours, as many parameters and multiply-adds | as the preset says       |
+| vqmri recipe     | ours, as many parameters, coarse blocks    | as the preset says       |
 
 There are two rows of ours because they answer two questions. At equal work (parameters and
 multiply-adds of a step within 10 % of MONAI's), what is left is how the work is done: normalisation

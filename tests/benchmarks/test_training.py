@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import timing, training
-from benchmarks.contender import Batches
+from benchmarks.contender import Batches, Contender, take_step
 from benchmarks.peers import PEER, PEER_FAST
 from benchmarks.training import (
     EQUAL_WORK,
@@ -29,6 +29,7 @@ from benchmarks.training import (
 )
 from benchmarks.volumes import read_split, similarity
 from vqmri.cli import PRESETS
+from vqmri.errors import DivergedError
 from vqmri.params import Params
 
 SETTINGS = Params.load(PRESETS / f"{PRESET}.yaml").train_vqvae
@@ -203,13 +204,12 @@ def test_the_last_line_is_json_with_everything(
 def test_steps_before_the_measured_ones_are_of_a_twin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "MEMORY_STEPS", 1)
     seen: list[tuple[int, ...]] = []
-    original = training.take_step
 
-    def take_step(contender: Any, batches: Batches, step: int) -> float:
+    def watched(contender: Contender, batches: Batches, step: int) -> float:
         seen.append(batches.side.volumes.shape)
-        return original(contender, batches, step)
+        return take_step(contender, batches, step)
 
-    monkeypatch.setattr(training, "take_step", take_step)
+    monkeypatch.setattr(training, "take_step", watched)
     call = prepare_steps(RECIPE, SETTINGS, (16, 24, 16))
     assert seen == [(SETTINGS.batch_size, 1, 16, 16, 16)]
     call()
@@ -221,6 +221,17 @@ def test_missing_volumes_are_an_input_error(
 ) -> None:
     assert main(["--volumes", str(volumes / "nothing")]) == 3
     assert "vqmri ingest" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    capsys: pytest.CaptureFixture[str], volumes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: object) -> float:
+        raise DivergedError("the loss is nan")
+
+    monkeypatch.setattr(training, "take_step", diverge)
+    assert main(["--volumes", str(volumes)]) == DivergedError.exit_code
+    assert "the loss is nan" in capsys.readouterr().err
 
 
 def test_no_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
+import pytest
 import torch
 
-from tests.quantizers.cases import started
-from vqmri.quantizers import EMAQuantizer
+from tests.quantizers.cases import build, started
+from vqmri.quantizers import EMAQuantizer, one_update
 
 
 def quantizer(number: int, dim: int) -> EMAQuantizer:
@@ -47,3 +48,23 @@ def test_average_and_vectors_stay_consistent() -> None:
     assert isinstance(module, EMAQuantizer)
     means = module.ema.mean_sum / module.ema.mean_count.unsqueeze(1)
     torch.testing.assert_close(means, module.codebook)
+
+
+@pytest.mark.parametrize("kind", ["ema", "projected"])
+def test_parts_within_one_update_move_the_vectors_as_the_whole_batch_does(kind: str) -> None:
+    whole, parts = (build(kind, number=8, decay=0.5).train() for _ in range(2))
+    whole(torch.randn(6, 4, 3, 3, 3))
+    parts.load_state_dict(whole.state_dict())
+    batch = torch.randn(6, 4, 3, 3, 3)
+    torch.manual_seed(1)
+    whole(batch)
+    torch.manual_seed(1)
+    with one_update(parts):
+        codes = [parts(part).codes[-1] for part in batch.split(2)]
+        assert not torch.equal(parts.codebook, whole.codebook)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+    assert torch.cat(codes).shape == (6, 3, 3, 3)
+    parts.eval()
+    with one_update(parts):
+        parts(batch)

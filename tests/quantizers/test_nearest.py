@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from vqmri.quantizers import nearest, squared_distances
-from vqmri.quantizers.nearest import TOKENS_PER_CHUNK
+from vqmri.quantizers.nearest import DISTANCES_PER_CHUNK_ON_CPU
 
 
 def numpy_nearest(latents: np.ndarray, codebook: np.ndarray) -> np.ndarray:
@@ -18,7 +18,7 @@ def test_equals_numpy_in_float64(tokens: int, number: int, dim: int) -> None:
 
 
 def test_chunks_do_not_change_the_result() -> None:
-    latents, codebook = torch.randn(TOKENS_PER_CHUNK + 5, 4), torch.randn(9, 4)
+    latents, codebook = torch.randn(DISTANCES_PER_CHUNK_ON_CPU // 64 + 5, 4), torch.randn(64, 4)
     whole = nearest(latents, codebook)
     assert torch.equal(whole[-5:], nearest(latents[-5:], codebook))
 

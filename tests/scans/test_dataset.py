@@ -85,6 +85,20 @@ def test_geometry_is_that_of_the_raw_scans() -> None:
     assert raw["spacing_per_axis"][2] == {"min": 1.2, "q1": 1.2, "median": 1.2, "q3": 1.2, "max": 3}
 
 
+def test_extents_are_those_along_the_axes_of_ras() -> None:
+    """An array whose axes run I, R, P: it is turned, and an oblique one goes to its nearest."""
+    affine = np.array([[0, 2.0, 0, 0], [0, 0, -3.0, 0], [-1.0, 0, 0, 0], [0, 0, 0, 1]])
+    tilt = np.eye(4)
+    tilt[:2, :2] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
+    for turned in (affine, tilt @ affine):
+        raw = describe([record(0, affine=turned.tolist())], {})["raw"]
+        assert [spread["max"] for spread in raw["ras_spacing"]] == [2, 3, 1]
+        assert [spread["max"] for spread in raw["ras_extent"]] == [80, 150, 30]
+    both = [record(0), record(1, shape=[60, 40, 50])]
+    extent = describe(both, {})["raw"]["ras_extent"][0]
+    assert (extent["min"], extent["max"]) == pytest.approx((26.04, 52.08))
+
+
 def test_covariates_are_numbers_or_names() -> None:
     found = describe(RECORDS, SUMMARIES)["covariates"]
     assert list(found) == ["age", "sex"]
@@ -116,6 +130,7 @@ def test_pictures_have_a_shape_alone() -> None:
     assert found["raw"]["shapes"] == {"28×28": 1}
     assert found["raw"]["orientations"] == {}
     assert found["raw"]["spacing_per_axis"] == []
+    assert found["raw"]["ras_extent"] == []
     json.dumps(found, allow_nan=False)
 
 

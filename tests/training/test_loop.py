@@ -1,14 +1,19 @@
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vqmri.errors import DivergedError
+from vqmri.errors import DivergedError, OutOfMemoryError
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training import loop
+from vqmri.training.average import averaged
+from vqmri.training.batches import ahead
 from vqmri.training.loop import Plan, Row, Task, fit
+from vqmri.training.memory import explained
 from vqmri.training.optim import adamw, warmup_cosine
 from vqmri.training.ranks import start_fabric
 
@@ -74,12 +79,15 @@ def _checkpoint_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 
 
+@pytest.mark.parametrize("average_decay", [None, 0.9])
 @pytest.mark.parametrize("die_at", [0, 1, 3, 7, 10, 19])
-def test_a_run_that_was_cut_at_any_step_ends_in_the_same_bits(tmp_path: Path, die_at: int) -> None:
-    whole, history = run(tmp_path / "whole")
+def test_a_run_that_was_cut_at_any_step_ends_in_the_same_bits(
+    tmp_path: Path, die_at: int, average_decay: float | None
+) -> None:
+    whole, history = run(tmp_path / "whole", average_decay=average_decay)
     with pytest.raises(Killed):
-        run(tmp_path / "cut", die_at=die_at)
-    resumed, resumed_history = run(tmp_path / "cut")
+        run(tmp_path / "cut", die_at=die_at, average_decay=average_decay)
+    resumed, resumed_history = run(tmp_path / "cut", average_decay=average_decay)
     assert resumed_history == history
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
@@ -97,6 +105,83 @@ def test_nan_stops_at_once_names_the_subjects_and_keeps_the_checkpoint(tmp_path:
     assert [path.name[:13] for path in sorted(tmp_path.iterdir())] == [
         "step-00000003", "step-00000006",
     ]  # fmt: skip
+
+
+def test_an_infinite_gradient_of_a_finite_loss_stops_too(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"gradient's length is (nan|inf) at step 7.*\['s7'\]"):
+        run(tmp_path, nan_in_gradient_at=7)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_batch_in_parts_is_the_batch(tmp_path: Path) -> None:
+    whole, history = run(tmp_path / "whole", dropout=0.0)
+    parts, history_of_parts = run(tmp_path / "parts", dropout=0.0, micro_batch=4)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    assert [row["loss"] for row in history_of_parts] == pytest.approx(
+        [row["loss"] for row in history], rel=1e-4
+    )
+
+
+def test_what_is_published_is_the_average_of_the_weights(tmp_path: Path) -> None:
+    plain, history = run(tmp_path / "plain")
+    averaged, history_of_average = run(tmp_path / "average", average_decay=0.5)
+    assert history == history_of_average  # it watches and does not touch
+    states: list[dict[str, Tensor]] = []
+    for folder in ("plain", "average"):
+        newest = max((tmp_path / folder).iterdir())
+        states.append(load_file(newest))
+    last = {n.removeprefix("model.model."): v for n, v in states[1].items() if "model.model" in n}
+    for name, value in plain.state_dict().items():
+        assert torch.equal(last[name], value)
+    assert any(not torch.equal(last[n], v) for n, v in averaged.state_dict().items())
+
+
+def test_the_average_follows_its_formula() -> None:
+    net = nn.Linear(2, 1)
+    follower = averaged(net, 0.6)
+    expected = net.weight.detach().clone()
+    for number in range(12):
+        with torch.no_grad():
+            net.weight.add_(1.0)
+        follower.update_parameters(net)
+        decay = min(0.6, (1 + number) / (10 + number)) if number else 0.0  # the first is a copy
+        expected = decay * expected + (1 - decay) * net.weight.detach()
+        torch.testing.assert_close(next(follower.module.parameters()).detach(), expected)
+
+
+def test_out_of_memory_says_what_to_lower_with_figures() -> None:
+    with (
+        pytest.raises(OutOfMemoryError) as caught,
+        explained("train_vqvae", torch.device("cpu"), 4, 1),
+    ):
+        torch.empty(2**50)
+    text = str(caught.value)
+    assert re.search(r"out of memory on cpu, which has \d+\.\d GiB \(.*can't allocate memory", text)
+    assert "1 items of a batch of 4" in text
+    assert "micro_batch (it is 1 already), set train_vqvae.activation_checkpointing" in text
+    assert caught.value.exit_code == 2
+
+
+def test_another_error_is_passed_on_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match="shape"), explained("net", torch.device("cpu"), 4, 1):
+        raise RuntimeError("shape mismatch")
+
+
+def test_inputs_are_made_ahead_in_order_and_an_error_comes_through() -> None:
+    made: list[int] = []
+
+    def make(step: int, slots: range) -> int:
+        if step == 5:
+            raise ValueError("damaged")
+        made.append(step)
+        return step
+
+    parts = ahead(make, [(step, range(1)) for step in range(8)])
+    assert next(parts) == 0
+    assert [next(parts) for _ in range(4)] == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="damaged"):
+        next(parts)
 
 
 def test_learning_rate_rises_then_falls_to_nothing() -> None:

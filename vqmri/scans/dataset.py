@@ -102,8 +102,34 @@ def _raw(records: Sequence[Record]) -> dict[str, Any]:
         ],
         "spacings": _counts("×".join(f"{s:g}" for s in spacing) for spacing in spacings),
         "spacing_per_axis": [_spread(list(column)) for column in zip(*spacings, strict=True)],
+        **_turned(records),
         "orientations": _counts(orientation(affine) for affine in affines),
     }
+
+
+def _turned(records: Sequence[Record]) -> dict[str, Any]:
+    """Spacing and extent in mm along x, y and z of RAS, each with the scan's nearest axis."""
+    pairs = [_along_ras(record) for record in records if record.affine]
+    spacings, extents = ([pair[i] for pair in pairs] for i in range(2))
+    return {
+        "ras_spacing": [_spread(list(column)) for column in zip(*spacings, strict=True)],
+        "ras_extent": [_spread(list(column)) for column in zip(*extents, strict=True)],
+    }
+
+
+def _along_ras(record: Record) -> tuple[list[float], list[float]]:
+    affine = np.array(record.affine)
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = [axis for axis, _ in sorted(enumerate(_nearest_axes(affine)), key=lambda pair: pair[1])]
+    return (
+        [_rounded(sizes[axis], 4) for axis in axes],
+        [_rounded(sizes[axis] * record.shape[axis]) for axis in axes],
+    )
+
+
+def _nearest_axes(affine: Float[np.ndarray, "4 4"]) -> tuple[int, ...]:
+    """Of each axis of an array, the axis of RAS that it is nearest to."""
+    return tuple("LPSRAI".index(letter) % 3 for letter in orientation(affine))
 
 
 def orientation(affine: Float[np.ndarray, "4 4"]) -> str:

@@ -103,7 +103,7 @@ def _fit(
 ) -> list[Metrics]:
     """Train the model in place; its history."""
     settings = params.train_prior
-    fabric = start_fabric()
+    fabric = start_fabric(unused=True)
     count = len(data.subjects)
     steps_per_epoch = epoch_steps(count, settings.batch_size)
     looks = -(-settings.steps // steps_per_epoch // _LOOKS_AT_HELD_OUT) * steps_per_epoch

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from monai.transforms import Compose, RandAdjustContrastd, RandAffined, RandFlipd
 from torch import Tensor
 
@@ -69,7 +70,9 @@ class Augmentation:
         return torch.cat([image.clamp(0, 1), label])
 
 
-def cut(volumes: Volumes, size: Sequence[int], seeds: Sequence[int]) -> Volumes:
+def cut(
+    volumes: Volumes, size: Sequence[int], seeds: Sequence[int]
+) -> Float[Tensor, "batch channel *piece"]:
     """From each volume a piece of `size` voxels at a random place; an axis may be shorter."""
     pieces = []
     for volume, seed in zip(volumes, seeds, strict=True):

@@ -59,8 +59,8 @@ class Autoencoding(nn.Module):
             terms["spectral"] = self.spectral(decoded, images)
             terms["loss"] = terms["loss"] + self.spectral_cost * terms["spectral"]
         if self.opponent is not None:
-            with mixed_precision(device):
-                terms["adversarial"], terms["opponent"] = self._contest(decoded, images)
+            # in float32: MONAI's convolutions have not the remedy of vqmri/convolution.py
+            terms["adversarial"], terms["opponent"] = self._contest(decoded, images)
             terms["loss"] = (
                 terms["loss"] + self.adversarial_cost * terms["adversarial"] + terms["opponent"]
             )
@@ -74,10 +74,10 @@ class Autoencoding(nn.Module):
         assert self.opponent is not None
         assert self.verdict is not None
         fixed = {name: value.detach() for name, value in self.opponent.named_parameters()}
-        judged = functional_call(self.opponent, fixed, (decoded,))[-1].float()
+        judged = functional_call(self.opponent, fixed, (decoded,))[-1]
         told = self.verdict(judged, target_is_real=True, for_discriminator=False)
-        of_decoded = self.opponent(decoded.detach())[-1].float()
-        of_images = self.opponent(images)[-1].float()
+        of_decoded = self.opponent(decoded.detach())[-1]
+        of_images = self.opponent(images)[-1]
         own = self.verdict(of_decoded, target_is_real=False, for_discriminator=True)
         own = own + self.verdict(of_images, target_is_real=True, for_discriminator=True)
         return told, own / 2

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+Tensors = list[Tensor] | tuple[Tensor, ...]
+
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """A copy that follows `model` at each `update_parameters(model)`, buffers at once.
@@ -13,7 +15,7 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def follow(averages: list[Tensor], weights: list[Tensor], number: Tensor | int) -> None:
+    def follow(averages: Tensors, weights: Tensors, number: Tensor | int) -> None:
         rising = (1 + int(number)) / (10 + int(number))
         torch._foreach_lerp_(averages, weights, 1 - min(decay, rising))
 

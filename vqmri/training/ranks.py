@@ -9,19 +9,20 @@ from vqmri.errors import ParamsError
 from vqmri.training.device import choose_device
 
 
-def start_fabric() -> Fabric:
+def start_fabric(*, unused: bool = False) -> Fabric:
     """This process as one of those that train together; alone, unless `torchrun` started it.
 
     `torchrun --nproc-per-node 4 -m vqmri train_vqvae` takes four GPUs of a machine, and with
     `--nnodes` those of several that share the project's folder.
+
+    unused: whether the model has parameters without an effect, as a PixelCNN's last layer has
     """
     world, local = (int(os.environ.get(n, 1)) for n in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     fabric = Fabric(
         accelerator=choose_device().type,
         devices=local,
         num_nodes=world // local,
-        # buffers are the codebooks, which are equal on all ranks by their own rules
-        strategy=DDPStrategy(broadcast_buffers=False) if world > 1 else "auto",
+        strategy=DDPStrategy(find_unused_parameters=unused) if world > 1 else "auto",
     )
     fabric.launch()
     return fabric

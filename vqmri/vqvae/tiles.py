@@ -91,6 +91,8 @@ def _ramps(spans: Sequence[Span]) -> dict[Span, Tensor]:
     found = {span: torch.ones(span.stop - span.start) for span in spans}
     for before, after in pairwise(spans):
         shared = before.stop - after.start
+        if shared == 0:
+            continue
         rise = (torch.arange(shared) + 0.5) / shared
         found[after][:shared] *= rise
         found[before][-shared:] *= rise.flip(0)
