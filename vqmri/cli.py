@@ -234,6 +234,34 @@ def init(preset: str, raw: str | None) -> None:
 
 
 @main.command()
+@click.option("--spacing", type=click.FloatRange(0, min_open=True), help="Voxel size in mm.")
+@click.option(
+    "--memory",
+    type=click.FloatRange(0, min_open=True),
+    help="GiB to stay within, in place of 90 % of the device's.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what is proposed and write nothing.")
+def plan(spacing: float | None, memory: float | None, dry_run: bool) -> None:
+    """Write a params.yaml that suits the scans of data/volumes and this device.
+
+    It proposes spacing, shape, levels, codebooks, batches and the prior's size, and predicts memory
+    and time. Without --spacing the scans' own is taken, or a coarser one where that does not fit.
+    The volumes may be of any spacing; scans, seed, samples and evaluation stay as they are.
+    """
+    from vqmri.params import PARAMS, Params
+
+    params = Params.load(Path(PARAMS))
+
+    from vqmri.layout import Layout
+    from vqmri.stages import plan as planning
+
+    found = planning.plan(params, Layout(Path.cwd()), spacing=spacing, memory=memory)
+    click.echo(planning.as_text(found))
+    if not dry_run:
+        click.echo(planning.write(found, Path.cwd()))
+
+
+@main.command()
 @click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def verify(path: Path) -> None:
     """Check every byte of a published output against its MANIFEST.json."""

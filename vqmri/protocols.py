@@ -19,6 +19,10 @@ class Tracker(Protocol):
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
 
+    def resume(self, state: Path) -> None:
+        """Go on with the run that was under way when the work with this state was left, if any."""
+        ...
+
     def model(self, name: str, folders: Mapping[str, Path]) -> None:
         """Register the published model folders as a new version of the model called `name`."""
         ...

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from vqmri.evaluation.reconstruction import SSIM_WINDOW, dice, psnr_in_view, ssim_in_view
+from vqmri.evaluation.reconstruction import (
+    SSIM_WINDOW,
+    dice,
+    psnr_in_foreground,
+    psnr_in_view,
+    ssim_in_view,
+)
 
 BOXES = [((0, 16), (0, 18), (0, 14)), ((3, 15), (2, 18), (1, 12))]
 
@@ -28,6 +34,18 @@ def test_psnr_equals_skimages_inside_the_field_of_view() -> None:
             volumes[i, 0][view], predicted[i, 0][view], data_range=1.0
         )
         assert psnr_in_view(predicted, volumes, BOXES)[i] == pytest.approx(expected, abs=1e-4)
+
+
+def test_psnr_of_the_foreground_counts_no_air() -> None:
+    predicted, volumes = pair()
+    volumes[0, 0][volumes[0, 0] < 0.3] = 0
+    volumes[1] = 0
+    predicted[0, 0][volumes[0, 0] == 0] = 1  # must not count
+    found = psnr_in_foreground(predicted, volumes, BOXES, 0.05)
+    inside = volumes[0, 0] > 0
+    error = (predicted[0, 0][inside].astype(np.float64) - volumes[0, 0][inside]) ** 2
+    assert found[0] == pytest.approx(-10 * math.log10(error.mean()), abs=1e-6)
+    assert math.isnan(found[1])
 
 
 def test_psnr_of_several_channels_is_of_their_common_error() -> None:

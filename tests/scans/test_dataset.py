@@ -97,6 +97,7 @@ def test_extents_are_those_along_the_axes_of_ras() -> None:
     both = [record(0), record(1, shape=[60, 40, 50])]
     extent = describe(both, {})["raw"]["ras_extent"][0]
     assert (extent["min"], extent["max"]) == pytest.approx((26.04, 52.08))
+    assert extent["p95"] == pytest.approx(0.05 * 26.04 + 0.95 * 52.08)
 
 
 def test_covariates_are_numbers_or_names() -> None:

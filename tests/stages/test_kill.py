@@ -7,9 +7,11 @@ stage and not the start of Python.
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing.process import BaseProcess
@@ -26,6 +28,8 @@ from vqmri.stages import STAGES
 OUTPUT_OF = {stage: output for output, stage in MADE_BY.items()}
 MEMORY = {".lock", ".sqlite"}  # what stays in the work folder
 DURATIONS: dict[str, float] = {}  # seconds of an unbroken run, measured when first needed
+TRAININGS = ["train_vqvae", "train_prior"]
+STEPS = 24
 server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["tests.stages.child"])
 
@@ -127,6 +131,52 @@ def test_killed_at_ten_moments(stage: str, finished: Layout, tmp_path: Path) -> 
             break
     print(f"{stage}: killed {kills} times, an unbroken run takes {DURATIONS[stage]:.1f} s")
     assert kills == 10
+
+
+def killed_at_steps(stage: str, steps: Sequence[int], finished: Layout, folder: Path) -> None:
+    """Kill a training at each of the steps; its output is that of an unbroken one, to the byte."""
+    from tests.stages.child import run_stage, run_until
+
+    values = tiny_values()
+    values[stage] |= {"average_decay": 0.9, "micro_batch": 2, "batch_size": 4, "steps": STEPS}
+    if stage == "train_vqvae":
+        values[stage]["patch"] = [16, 16, 16]
+        values[stage]["augment"] = {
+            "flips": [0], "rotation": 10.0, "scaling": 0.1, "translation": 10.0, "contrast": 0.2,
+        }  # fmt: skip
+    expected = b""
+    for step in (None, *steps):
+        root = folder / f"{step}"
+        shutil.copytree(finished.root, root)
+        shutil.rmtree(Layout(root).output(OUTPUT_OF[stage]))
+        if step is not None:
+            dying = server.Process(target=run_until, args=(stage, str(root), values, step))
+            dying.start()
+            dying.join(120)
+            assert dying.exitcode == -signal.SIGKILL
+            assert not Layout(root).output(OUTPUT_OF[stage]).exists()
+        whole = server.Process(target=run_stage, args=(stage, str(root), values))
+        whole.start()
+        whole.join(120)
+        assert whole.exitcode == 0
+        expected = expected or digest(Layout(root), stage)
+        assert digest(Layout(root), stage) == expected, step
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("stage", TRAININGS)
+def test_a_training_killed_at_a_step_ends_in_the_same_bytes(
+    stage: str, finished: Layout, tmp_path: Path
+) -> None:
+    killed_at_steps(stage, [random.Random(stage).randrange(STEPS)], finished, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stage", TRAININGS)
+def test_a_training_killed_at_twenty_steps(stage: str, finished: Layout, tmp_path: Path) -> None:
+    steps = random.Random(stage).sample(range(STEPS), 20)
+    killed_at_steps(stage, steps, finished, tmp_path)
 
 
 @pytest.mark.parametrize("stage", STAGES)

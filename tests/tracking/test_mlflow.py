@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -122,6 +123,36 @@ def test_a_server_that_dies_in_mid_run_does_not_stop_the_stage(
             tracker.params({"a": 1})
             tracker.model("vqmri-vqvae", {})
     assert caplog.text.count("from here on this run is not tracked") == 1
+
+
+def test_a_resumed_training_goes_on_in_the_run_that_was_cut_off(
+    tmp_path: Path, tracking_uri: str
+) -> None:
+    state = tmp_path / "state"
+    for first, last in ((0, 3), (2, 5)):  # the second begins at the last checkpoint
+        with suppress(KeyboardInterrupt), tracked("train_vqvae", tmp_path) as tracker:
+            tracker.params({"train_vqvae": {"steps": 5}})
+            tracker.resume(state)
+            for step in range(first, last):
+                tracker.metrics({"loss": 1 / (1 + step)}, step=step)
+            if last == 3:
+                raise KeyboardInterrupt
+    (run,) = mlflow.search_runs(output_format="list")
+    assert run.info.status == "FINISHED"
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")
+    assert {point.step: point.value for point in history} == {s: 1 / (1 + s) for s in range(5)}
+
+
+def test_a_run_that_the_server_no_longer_has_is_replaced(tmp_path: Path, tracking_uri: str) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "mlflow-run").write_text("0" * 32)
+    with tracked("train_vqvae", tmp_path) as tracker:
+        tracker.resume(state)
+        tracker.metrics({"loss": 0.5}, step=1)
+    (run,) = mlflow.search_runs(output_format="list")
+    assert run.data.metrics == {"loss": 0.5}
+    assert (state / "mlflow-run").read_text() == run.info.run_id
 
 
 def test_an_error_of_the_stage_is_not_taken_for_the_servers(

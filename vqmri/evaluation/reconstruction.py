@@ -26,6 +26,23 @@ def psnr_in_view(predicted: Volumes, volumes: Volumes, boxes: Sequence[Box]) -> 
     return _in_view(PSNRMetric(max_val=1.0), predicted, volumes, boxes)
 
 
+def psnr_in_foreground(
+    predicted: Volumes, volumes: Volumes, boxes: Sequence[Box], above: float
+) -> list[float]:
+    """10 log10(1 / MSE) in dB of each volume, where its first channel exceeds `above`; range 1.
+
+    Higher is better. Air, where every reconstruction is right, does not count. NaN for a volume
+    without such voxels.
+    """
+    found = []
+    for guess, volume, box in zip(predicted, volumes, boxes, strict=True):
+        view = (slice(None), *crop(box))
+        inside = volume[view][0] > above
+        squared = np.square(guess[view][:, inside] - volume[view][:, inside], dtype=np.float64)
+        found.append(float(-10 * np.log10(squared.mean())) if inside.any() else float("nan"))
+    return found
+
+
 def ssim_in_view(predicted: Volumes, volumes: Volumes, boxes: Sequence[Box]) -> list[float]:
     """Structural similarity of each volume inside its field of view, at most 1; higher is better.
 

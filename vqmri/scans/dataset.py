@@ -108,12 +108,18 @@ def _raw(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _turned(records: Sequence[Record]) -> dict[str, Any]:
-    """Spacing and extent in mm along x, y and z of RAS, each with the scan's nearest axis."""
+    """Spacing and extent in mm along x, y and z of RAS, each that of the scan's nearest axis.
+
+    Extents have a further `p95`: volumes that cover as much cut off few scans.
+    """
     pairs = [_along_ras(record) for record in records if record.affine]
     spacings, extents = ([pair[i] for pair in pairs] for i in range(2))
     return {
         "ras_spacing": [_spread(list(column)) for column in zip(*spacings, strict=True)],
-        "ras_extent": [_spread(list(column)) for column in zip(*extents, strict=True)],
+        "ras_extent": [
+            _spread(list(column)) | {"p95": _rounded(np.quantile(column, 0.95))}
+            for column in zip(*extents, strict=True)
+        ],
     }
 
 

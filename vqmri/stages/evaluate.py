@@ -21,7 +21,7 @@ from vqmri.stages.report import Shown, read_study, write_report
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.model_folder import HISTORY
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _INPUTS = [name for name in MADE_BY if name != "report"]
 
 

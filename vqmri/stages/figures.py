@@ -14,12 +14,13 @@ from vqmri.errors import IntegrityError, ParamsError
 from vqmri.evaluation.accuracy import accuracy, predict, train_classifier
 from vqmri.evaluation.codebook import Usage
 from vqmri.evaluation.likelihood import code_tensors, held_out_likelihood, inside
-from vqmri.evaluation.reconstruction import dice, psnr_in_view, ssim_in_view
+from vqmri.evaluation.reconstruction import dice, psnr_in_foreground, psnr_in_view, ssim_in_view
 from vqmri.evaluation.structure import unique_items
 from vqmri.outputs.manifest import digest
 from vqmri.params import Classifier
 from vqmri.prior.covariates import Categorical, known_rows
 from vqmri.protocols import Metrics
+from vqmri.scans.dataset import FOREGROUND
 from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.store import VolumeStore
 from vqmri.scans.volume import Record, code_box, crop
@@ -88,7 +89,10 @@ def open_outputs(folders: dict[str, Path]) -> Opened:
 
 
 def reconstruction(opened: Opened, reconstructions: np.ndarray) -> Metrics:
-    """Held-out PSNR and SSIM in each field of view, and those of the mean training volume."""
+    """Held-out PSNR and SSIM in the fields of view, and PSNR in the foreground.
+
+    Each of the reconstructions and of the mean training volume.
+    """
     held = opened.records(HELD_OUT)
     boxes = [record.box for record in held]
     images = opened.volumes.shape[0] - (opened.volumes.num_classes > 0)
@@ -101,6 +105,10 @@ def reconstruction(opened: Opened, reconstructions: np.ndarray) -> Metrics:
         "ssim": _mean(ssim_in_view(found, volumes, boxes)),
         "psnr_db_of_mean_training_volume": float(np.mean(psnr_in_view(mean, volumes, boxes))),
         "ssim_of_mean_training_volume": _mean(ssim_in_view(mean, volumes, boxes)),
+        "psnr_db_foreground": _mean(psnr_in_foreground(found, volumes, boxes, FOREGROUND)),
+        "psnr_db_foreground_of_mean_training_volume": _mean(
+            psnr_in_foreground(mean, volumes, boxes, FOREGROUND)
+        ),
     }
 
 

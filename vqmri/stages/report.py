@@ -25,6 +25,8 @@ _MEANINGS = {
     "ssim": "structural similarity there, at most 1; higher is better",
     "psnr_db_of_mean_training_volume": "the same for the mean training volume: the floor",
     "ssim_of_mean_training_volume": "the same for the mean training volume",
+    "psnr_db_foreground": "dB, without the air: voxels whose intensity is above 0.05",
+    "psnr_db_foreground_of_mean_training_volume": "the same for the mean training volume",
     "bits_per_voxel": "what the codes cost, without the prior's help",
     "prior_bits_per_code": "held-out codes under the prior, padding left out; lower is better",
     "marginal_bits_per_code": "the same without any context: entropy of the codes' histogram",
@@ -128,7 +130,8 @@ def _of_models(
             "Reconstruction",
             "Held-out scans, none of whose subjects was trained on, encoded to codes and decoded. "
             "The difference is shown as grey for none, white for too bright, black for too dark.",
-            _table(metrics, ["psnr_db", "psnr_db_of_mean_training_volume", "ssim",
+            _table(metrics, ["psnr_db", "psnr_db_of_mean_training_volume", "psnr_db_foreground",
+                             "psnr_db_foreground_of_mean_training_volume", "ssim",
                              "ssim_of_mean_training_volume", "label_accuracy", "label_dice",
                              "bits_per_voxel"]),
             [(slices, _reconstructions(shown))],

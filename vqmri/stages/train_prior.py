@@ -67,7 +67,7 @@ def train_prior(
         {"seed": params.seed, "train_prior": settings.model_dump(mode="json")},
         {"codes": digest(folder)},
     )
-    with in_work(data, "prior", identity) as work:
+    with in_work(data, "prior", identity, tracker) as work:
         store = CodeStore(folder)
         if store.attributes["vqvae"] != digest(vqvae):
             raise IntegrityError(

@@ -54,7 +54,7 @@ def train_vqvae(
         {"seed": params.seed, "train_vqvae": settings.model_dump(mode="json")},
         {"volumes": digest(volumes)},
     )
-    with in_work(data, "vqvae", identity) as work:
+    with in_work(data, "vqvae", identity, tracker) as work:
         store = VolumeStore(volumes)
         torch.manual_seed(params.seed)
         arguments = vqvae_arguments(

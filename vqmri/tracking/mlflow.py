@@ -26,11 +26,13 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 import vqmri
+from vqmri.outputs import replace_file
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.model_folder import DESCRIPTION
 
 EXPERIMENT = "vqmri"
 CHALLENGER = "challenger"
+RUN = "mlflow-run"
 _DRAW = [ColSpec(DataType.long, "seed"), ColSpec(DataType.long, "number")]
 _NEEDED = (
     "jaxtyping", "mlflow", "numba", "numpy", "pandas", "safetensors", "scipy", "threadpoolctl",
@@ -52,6 +54,10 @@ class MlflowTracker:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         self._try(lambda: mlflow.log_metrics(dict(values), step=step))
 
+    def resume(self, state: Path) -> None:
+        """The id of the run lies in `state`; the run just begun gives way to an earlier one."""
+        self._try(lambda: _resume(state / RUN))
+
     def model(self, name: str, folders: Mapping[str, Path]) -> None:
         """Register the folders as the next version of `name`, and call that the challenger."""
         self._try(lambda: _register(name, folders))
@@ -65,6 +71,30 @@ class MlflowTracker:
         except (MlflowException, OSError) as error:
             self._alive = False
             log.warning("Tracking failed; from here on this run is not tracked: %s", error)
+
+
+def _resume(memory: Path) -> None:
+    """Take up the run that `memory` names, if this server still has it; else let it name this one.
+
+    The run that was begun for the resumption holds nothing yet and is deleted.
+    """
+    own = mlflow.active_run()
+    if own is None:
+        return
+    earlier = memory.read_text(encoding="utf-8") if memory.is_file() else ""
+    if not _has(earlier):
+        replace_file(memory, own.info.run_id.encode())
+        return
+    mlflow.end_run()
+    mlflow.delete_run(own.info.run_id)
+    mlflow.start_run(run_id=earlier)
+
+
+def _has(run_id: str) -> bool:
+    try:
+        return bool(run_id) and mlflow.get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException:
+        return False
 
 
 def _register(name: str, folders: Mapping[str, Path]) -> None:

@@ -14,5 +14,8 @@ class NullTracker:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         pass
 
+    def resume(self, state: Path) -> None:
+        pass
+
     def model(self, name: str, folders: Mapping[str, Path]) -> None:
         pass

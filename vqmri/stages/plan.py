@@ -1,0 +1,297 @@
+"""What a data set and a device allow: a params.yaml that runs, and what it will take."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from vqmri.build.plan import Scans, bits_per_voxel, proposed, scans_of
+from vqmri.build.train_prior import prior_arguments
+from vqmri.build.train_vqvae import vqvae_arguments
+from vqmri.errors import ParamsError
+from vqmri.layout import Layout
+from vqmri.outputs import replace_file
+from vqmri.params import PARAMS, Params
+from vqmri.scans.quality import DATASET
+from vqmri.scans.store import VolumeStore
+from vqmri.stages.train_vqvae import _BYTES_IN_MEMORY
+from vqmri.training.batches import PARTS_AHEAD
+from vqmri.training.device import choose_device
+from vqmri.training.footprint import (
+    Footprint,
+    multiply_adds_per_second,
+    prior_footprint,
+    vqvae_footprint,
+)
+from vqmri.training.memory import GIB, total_memory
+from vqmri.vqvae import VQVAE
+
+USABLE = 0.9
+"""Of the device's memory."""
+
+PROCESS = {"cpu": 720 * 2**20, "cuda": 600 * 2**20}
+"""Bytes in the device's memory before anything is trained.
+
+On the CPU the process with its imports, measured: 670 to 765 MiB in three runs of `train_vqvae`. On
+CUDA the context, taken from what is usual and not measured.
+"""
+
+_RELIEFS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("", {}),
+    ("micro_batch 1", {"micro_batch": 1}),
+    (
+        "micro_batch 1 and activation_checkpointing",
+        {"micro_batch": 1, "activation_checkpointing": True},
+    ),
+)
+_COARSER = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training will take. memory: bytes on the device, at most; seconds: of one step."""
+
+    stage: str
+    memory: int
+    parameters: int
+    seconds: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A params.yaml and what it will take.
+
+    available: bytes of memory; reliefs: what had to be lowered, and for what figure
+    """
+
+    params: Params
+    scans: Scans
+    forecasts: tuple[Forecast, ...]
+    device: str
+    available: int
+    reliefs: tuple[str, ...]
+
+
+def plan(
+    params: Params, data: Layout, *, spacing: float | None = None, memory: float | None = None
+) -> Planned:
+    """Values for the scans that were ingested; nothing is written.
+
+    spacing: mm; None: that of the scans, or as much coarser as the memory wants
+    memory: GiB that there are; None: those of the device that are usable
+    ParamsError for pictures, and when the memory is too small even for the last resort.
+    """
+    scans = scans_of(params, _dataset(params, data))
+    store = VolumeStore(data.need("volumes"))
+    device = choose_device()
+    available = round(memory * GIB if memory else USABLE * total_memory(device))
+    spacings = [spacing] if spacing else [round(scans.spacing * c, 2) for c in _COARSER]
+    tried: list[str] = []
+    for size in spacings:
+        for relief, changes in _RELIEFS:
+            values = proposed(params, scans, size)
+            values["train_vqvae"] |= changes
+            wanted = Params.model_validate(values)
+            needs = _vqvae_needs(wanted, scans, store, device)
+            total = _in_all(needs, wanted, scans, store, device)
+            if total <= available:
+                prior = _prior(values, scans, store, device, available)
+                return _timed(
+                    Params.model_validate(values), scans, (needs, prior), total, device,
+                    available, tuple(tried),
+                )  # fmt: skip
+            tried.append(f"{size:g} mm{', ' * bool(relief)}{relief}: {total / GIB:.2f} GiB")
+    lines = "\n".join(f"  {line}" for line in tried)
+    raise ParamsError(
+        f"nothing fits into {available / GIB:.2f} GiB of {device.type} memory. What "
+        f"train_vqvae would need:\n{lines}\n"
+        "Ask for a coarser --spacing, or run on a device with more memory (--memory says how much)."
+    )
+
+
+def write(planned: Planned, root: Path) -> str:
+    """Write params.yaml; the old one is kept beside it. Returns what to tell the user."""
+    path = root / PARAMS
+    replace_file(path.with_name(f"{PARAMS}.old"), path.read_bytes())
+    replace_file(path, as_yaml(planned).encode())
+    Params.load(path)
+    return f"{PARAMS} is written; what it was is in {PARAMS}.old. Go on with `vqmri ingest`."
+
+
+def as_yaml(planned: Planned) -> str:
+    """The text of params.yaml, with a line on top of what it was planned for."""
+    needs = max(forecast.memory for forecast in planned.forecasts) / GIB
+    head = (
+        f"# Planned by `vqmri plan` for {planned.scans.number} training scans on "
+        f"{planned.device}: up to {needs:.1f} GiB of memory.\n"
+    )
+    values = planned.params.model_dump(mode="json", exclude_unset=True)
+    sections = [
+        yaml.dump({name: value}, Dumper=_Readable, sort_keys=False, allow_unicode=True, width=100)
+        for name, value in values.items()
+    ]
+    return head + "\n".join(sections)
+
+
+def as_text(planned: Planned) -> str:
+    """What is proposed and what it will take, as a table for the terminal."""
+    ingest, vqvae = planned.params.ingest, planned.params.train_vqvae
+    assert ingest.spacing is not None
+    levels = ", ".join(f"{x.num_embeddings} codes at ÷{x.downsampling}" for x in vqvae.levels)
+    extent = " × ".join(f"{length:.0f}" for length in planned.scans.extent)
+    lines = [
+        f"{planned.scans.number} scans to train on, nearly all within {extent} mm; "
+        f"{planned.available / GIB:.1f} GiB of {planned.device} memory",
+        f"spacing {ingest.spacing[0]:g} mm, shape {' × '.join(map(str, ingest.shape))}",
+        f"{levels}: {bits_per_voxel(vqvae):.4f} bits per voxel before the prior",
+        *(f"does not fit: {relief}" for relief in planned.reliefs),
+        "",
+        f"{'stage':<12} {'what':<38} {'memory':>10} {'a step':>10} {'in all':>10}",
+    ]
+    for forecast in planned.forecasts:
+        section = getattr(planned.params, forecast.stage)
+        what = f"{forecast.parameters / 1e6:.1f} M weights, batch {section.batch_size}"
+        if section.micro_batch:
+            what += f" by {section.micro_batch}"
+        if getattr(section, "activation_checkpointing", False):
+            what += ", checkpointing"
+        lines.append(
+            f"{forecast.stage:<12} {what:<38} {forecast.memory / GIB:>6.2f} GiB "
+            f"{_duration(forecast.seconds):>10} {_duration(forecast.seconds * forecast.steps):>10}"
+        )
+    lines.append("Memory and times are forecasts; times may be off by a factor of two.")
+    return "\n".join(lines)
+
+
+def _dataset(params: Params, data: Layout) -> Mapping[str, Any]:
+    """{} where there is none, as with pictures."""
+    path = data.need("volumes") / DATASET
+    found: Mapping[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+    return found
+
+
+def _arguments(params: Params, store: VolumeStore) -> dict[str, Any]:
+    return vqvae_arguments(
+        params.train_vqvae,
+        spatial_dims=3,
+        in_channels=store.shape[0] - (store.num_classes > 0),
+        num_classes=store.num_classes,
+    )
+
+
+def _vqvae_needs(
+    params: Params, scans: Scans, store: VolumeStore, device: torch.device
+) -> Footprint:
+    settings = params.train_vqvae
+    return vqvae_footprint(
+        _arguments(params, store),
+        space=params.ingest.shape,
+        batch_size=settings.batch_size,
+        micro_batch=settings.micro_batch,
+        checkpointing=settings.activation_checkpointing,
+        averaged=settings.average_decay is not None,
+        device=device,
+        spectral_cost=settings.spectral_cost,
+        adversarial_cost=settings.adversarial_cost,
+    )
+
+
+def _in_all(
+    needs: Footprint, params: Params, scans: Scans, store: VolumeStore, device: torch.device
+) -> int:
+    """Bytes of the device's memory: on the CPU the volumes lie there too."""
+    total = PROCESS[device.type] + needs.memory
+    if device.type == "cpu":
+        volume = 4 * store.shape[0] * torch.Size(params.ingest.shape).numel()
+        kept = scans.number * volume
+        settings = params.train_vqvae
+        part = (settings.micro_batch or settings.batch_size) * volume
+        total += (kept if kept <= _BYTES_IN_MEMORY else 0) + PARTS_AHEAD * part
+    return total
+
+
+def _prior(
+    values: dict[str, Any], scans: Scans, store: VolumeStore, device: torch.device, available: int
+) -> Footprint:
+    """What the prior needs, for as much of its batch at a time as fits; that is put into `values`.
+
+    ParamsError when nothing fits.
+    """
+    size = values["train_prior"]["batch_size"]
+    while True:
+        params = Params.model_validate(values)
+        needs = _prior_needs(params, store, device)
+        if PROCESS[device.type] + needs.memory <= available:
+            return needs
+        if size == 1:
+            raise ParamsError(
+                f"train_prior: its memory, {(PROCESS[device.type] + needs.memory) / GIB:.2f} GiB "
+                f"for one item, is above {available / GIB:.2f} GiB. Ask for a coarser --spacing."
+            )
+        size //= 2
+        values["train_prior"]["micro_batch"] = size
+
+
+def _prior_needs(params: Params, store: VolumeStore, device: torch.device) -> Footprint:
+    settings = params.train_prior
+    with torch.device("meta"):
+        vqvae = VQVAE(**_arguments(params, store))
+    grids = [[n // factor for n in params.ingest.shape] for factor in vqvae.downsamplings]
+    arguments = prior_arguments(
+        settings, grids=grids, num_embeddings=vqvae.num_embeddings, covariates=[]
+    )
+    return prior_footprint(
+        arguments,
+        batch_size=settings.batch_size,
+        micro_batch=settings.micro_batch,
+        averaged=settings.average_decay is not None,
+        device=device,
+    )
+
+
+def _timed(
+    params: Params,
+    scans: Scans,
+    needs: Sequence[Footprint],
+    memory: int,
+    device: torch.device,
+    available: int,
+    reliefs: tuple[str, ...],
+) -> Planned:
+    rate = multiply_adds_per_second(device)
+    totals = (memory, PROCESS[device.type] + needs[1].memory)
+    forecasts = tuple(
+        Forecast(stage, total, one.parameters, one.multiply_adds / rate, section.steps)
+        for stage, total, one, section in zip(
+            ("train_vqvae", "train_prior"),
+            totals,
+            needs,
+            (params.train_vqvae, params.train_prior),
+            strict=True,
+        )
+    )
+    return Planned(params, scans, forecasts, device.type, available, reliefs)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.2g} s"
+
+
+class _Readable(yaml.SafeDumper):
+    """Lists of plain values on one line; all else below one another."""
+
+
+def _list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Node:
+    plain = not any(isinstance(value, dict | list) for value in values)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=plain)
+
+
+_Readable.add_representer(list, _list)
