@@ -125,7 +125,7 @@ def _train_vqvae(
             {"downsampling": d, "num_embeddings": _num_embeddings(scans, shape, d)}
             for d in scale.downsamplings
         ],
-        "quantizer": before["quantizer"],
+        "quantizer": {"kind": before["quantizer"]["kind"], **before["quantizer"]},
         **_duration(scans, scale.batch_size, passes=50, fewest=2000, warmup=0.05),
         "batch_size": scale.batch_size,
         "learning_rate": scale.learning_rate,

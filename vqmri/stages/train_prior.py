@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from vqmri.build.train_prior import prior_arguments
+from vqmri.build.training import training_plan
 from vqmri.codes import CodeStore
 from vqmri.errors import IntegrityError
 from vqmri.evaluation.likelihood import code_tensors, held_out_likelihood, inside
@@ -25,11 +26,11 @@ from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.volume import Record, code_box
 from vqmri.stages.in_work import in_work
 from vqmri.tracking.tracker import NullTracker
-from vqmri.training.batches import batch_indices, epoch_steps
+from vqmri.training.batches import batch_indices
 from vqmri.training.device import choose_device, is_leader, mixed_precision
-from vqmri.training.loop import Plan, Task, fit
+from vqmri.training.loop import Task, fit
 from vqmri.training.model_folder import HISTORY, write_model
-from vqmri.training.optim import adamw, warmup_cosine
+from vqmri.training.optim import adamw
 from vqmri.training.ranks import start_fabric
 
 FORMAT_VERSION = 3
@@ -105,8 +106,9 @@ def _fit(
     settings = params.train_prior
     fabric = start_fabric(unused=True)
     count = len(data.subjects)
-    steps_per_epoch = epoch_steps(count, settings.batch_size)
-    looks = -(-settings.steps // steps_per_epoch // _LOOKS_AT_HELD_OUT) * steps_per_epoch
+    plan = training_plan(settings, seed=params.seed, count=count)
+    epochs = -(-plan.steps // plan.steps_per_epoch)
+    looks = -(-epochs // _LOOKS_AT_HELD_OUT) * plan.steps_per_epoch
 
     def batch(step: int) -> list[int]:
         return batch_indices(step, settings.batch_size, count, params.seed)
@@ -143,15 +145,7 @@ def _fit(
             epoch=epoch,
         ),
         adamw(model, settings.weight_decay),
-        Plan(
-            steps=settings.steps,
-            steps_per_epoch=steps_per_epoch,
-            batch_size=settings.batch_size,
-            rate=warmup_cosine(settings.learning_rate, settings.warmup, settings.steps),
-            seed=params.seed,
-            micro_batch=settings.micro_batch,
-            average_decay=settings.average_decay,
-        ),
+        plan,
         fabric=fabric,
         checkpoints=checkpoints,
         tracker=tracker,

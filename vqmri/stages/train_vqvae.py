@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vqmri.build.train_vqvae import augmentation_arguments, vqvae_arguments
+from vqmri.build.training import training_plan
 from vqmri.evaluation.codebook import Usage
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, replace_file
@@ -25,18 +26,18 @@ from vqmri.stages.in_work import in_work
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.augment import Augmentation, cut
 from vqmri.training.autoencoding import Autoencoding
-from vqmri.training.batches import batch_indices, epoch_steps, item_seed
+from vqmri.training.batches import batch_indices, item_seed
 from vqmri.training.device import is_leader
-from vqmri.training.loop import Plan, Task, fit
+from vqmri.training.loop import Task, fit
 from vqmri.training.model_folder import HISTORY, write_model
-from vqmri.training.optim import adamw, warmup_cosine
+from vqmri.training.optim import adamw
 from vqmri.training.ranks import start_fabric
 from vqmri.vqvae import VQVAE
 
 FORMAT_VERSION = 3
 REGISTERED = "vqmri-vqvae"
 _BYTES_IN_MEMORY = 2**30
-_COLLAPSED_BELOW, _COLLAPSED_AFTER = 0.1, 0.5  # of the codebook, of the steps
+_COLLAPSED_BELOW = 0.1  # of a codebook in use
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +115,8 @@ def _fit(
 
     def epoch(step: int, published: nn.Module) -> Metrics:
         found = usage.take(partial(fabric.all_reduce, reduce_op="sum"))
-        if step == settings.steps or step > _COLLAPSED_AFTER * settings.steps:
-            _warn_of_collapse(found, step)
+        if step == settings.steps:
+            _warn_of_collapse(found)
         return found
 
     return fit(
@@ -128,15 +129,7 @@ def _fit(
             epoch=epoch,
         ),
         adamw(trained, settings.weight_decay),
-        Plan(
-            steps=settings.steps,
-            steps_per_epoch=epoch_steps(len(records), settings.batch_size),
-            batch_size=settings.batch_size,
-            rate=warmup_cosine(settings.learning_rate, settings.warmup, settings.steps),
-            seed=params.seed,
-            micro_batch=settings.micro_batch,
-            average_decay=settings.average_decay,
-        ),
+        training_plan(settings, seed=params.seed, count=len(records)),
         fabric=fabric,
         checkpoints=checkpoints,
         tracker=tracker,
@@ -163,15 +156,16 @@ def _variation(
     return vary
 
 
-def _warn_of_collapse(found: Metrics, step: int) -> None:
+def _warn_of_collapse(found: Metrics) -> None:
     for name, share in found.items():
         if name.startswith("usage_") and share < _COLLAPSED_BELOW:
             log.warning(
-                "train_vqvae: only %.1f %% of the codes of %s are in use after %d steps: the "
-                "codebook has collapsed. Lower train_vqvae.learning_rate or num_embeddings, or "
-                "set quantizer.initialisation to kmeans.",
-                100 * share, name.removeprefix("usage_"), step,
-            )  # fmt: skip
+                "train_vqvae: %.1f %% of the codes of %s are in use at the end: the codebook has "
+                "collapsed. Lower train_vqvae.learning_rate or num_embeddings, or set "
+                "quantizer.initialisation to kmeans.",
+                100 * share,
+                name.removeprefix("usage_"),
+            )
 
 
 def _reader(store: VolumeStore, records: Sequence[Record]) -> Callable[[Sequence[int]], np.ndarray]:

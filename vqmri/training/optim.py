@@ -27,6 +27,7 @@ def adamw(model: nn.Module, weight_decay: float) -> optim.AdamW:
         ],
         lr=0.0,
         betas=(0.9, 0.99),
+        fused=True,
     )
 
 
