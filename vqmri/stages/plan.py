@@ -18,7 +18,7 @@ from vqmri.outputs import replace_file
 from vqmri.params import PARAMS, Params
 from vqmri.scans.quality import DATASET
 from vqmri.scans.store import VolumeStore
-from vqmri.stages.train_vqvae import _BYTES_IN_MEMORY
+from vqmri.stages.train_vqvae import BYTES_IN_MEMORY
 from vqmri.training.batches import PARTS_AHEAD
 from vqmri.training.device import choose_device
 from vqmri.training.footprint import (
@@ -66,9 +66,11 @@ class Forecast:
 class Planned:
     """A params.yaml and what it will take.
 
+    values: as the file has them; params: the same, checked
     available: bytes of memory; reliefs: what had to be lowered, and for what figure
     """
 
+    values: Mapping[str, Any]
     params: Params
     scans: Scans
     forecasts: tuple[Forecast, ...]
@@ -97,14 +99,15 @@ def plan(
             values = proposed(params, scans, size)
             values["train_vqvae"] |= changes
             wanted = Params.model_validate(values)
-            needs = _vqvae_needs(wanted, scans, store, device)
+            needs = _vqvae_needs(wanted, store, device)
             total = _in_all(needs, wanted, scans, store, device)
             if total <= available:
-                prior = _prior(values, scans, store, device, available)
-                return _timed(
-                    Params.model_validate(values), scans, (needs, prior), total, device,
-                    available, tuple(tried),
-                )  # fmt: skip
+                prior = _prior(values, store, device, available)
+                checked = Params.model_validate(values)
+                forecasts = _forecasts(checked, (needs, prior), total, device)
+                return Planned(
+                    values, checked, scans, forecasts, device.type, available, tuple(tried)
+                )
             tried.append(f"{size:g} mm{', ' * bool(relief)}{relief}: {total / GIB:.2f} GiB")
     lines = "\n".join(f"  {line}" for line in tried)
     raise ParamsError(
@@ -130,10 +133,9 @@ def as_yaml(planned: Planned) -> str:
         f"# Planned by `vqmri plan` for {planned.scans.number} training scans on "
         f"{planned.device}: up to {needs:.1f} GiB of memory.\n"
     )
-    values = planned.params.model_dump(mode="json", exclude_unset=True)
     sections = [
         yaml.dump({name: value}, Dumper=_Readable, sort_keys=False, allow_unicode=True, width=100)
-        for name, value in values.items()
+        for name, value in planned.values.items()
     ]
     return head + "\n".join(sections)
 
@@ -184,9 +186,7 @@ def _arguments(params: Params, store: VolumeStore) -> dict[str, Any]:
     )
 
 
-def _vqvae_needs(
-    params: Params, scans: Scans, store: VolumeStore, device: torch.device
-) -> Footprint:
+def _vqvae_needs(params: Params, store: VolumeStore, device: torch.device) -> Footprint:
     settings = params.train_vqvae
     return vqvae_footprint(
         _arguments(params, store),
@@ -211,12 +211,12 @@ def _in_all(
         kept = scans.number * volume
         settings = params.train_vqvae
         part = (settings.micro_batch or settings.batch_size) * volume
-        total += (kept if kept <= _BYTES_IN_MEMORY else 0) + PARTS_AHEAD * part
+        total += (kept if kept <= BYTES_IN_MEMORY else 0) + PARTS_AHEAD * part
     return total
 
 
 def _prior(
-    values: dict[str, Any], scans: Scans, store: VolumeStore, device: torch.device, available: int
+    values: dict[str, Any], store: VolumeStore, device: torch.device, available: int
 ) -> Footprint:
     """What the prior needs, for as much of its batch at a time as fits; that is put into `values`.
 
@@ -254,28 +254,23 @@ def _prior_needs(params: Params, store: VolumeStore, device: torch.device) -> Fo
     )
 
 
-def _timed(
-    params: Params,
-    scans: Scans,
-    needs: Sequence[Footprint],
-    memory: int,
-    device: torch.device,
-    available: int,
-    reliefs: tuple[str, ...],
-) -> Planned:
+def _forecasts(
+    params: Params, needs: Sequence[Footprint], memory: int, device: torch.device
+) -> tuple[Forecast, ...]:
+    """Of both trainings; memory: bytes that the VQ-VAE's takes in all."""
     rate = multiply_adds_per_second(device)
-    totals = (memory, PROCESS[device.type] + needs[1].memory)
-    forecasts = tuple(
-        Forecast(stage, total, one.parameters, one.multiply_adds / rate, section.steps)
-        for stage, total, one, section in zip(
-            ("train_vqvae", "train_prior"),
-            totals,
-            needs,
-            (params.train_vqvae, params.train_prior),
-            strict=True,
+    vqvae, prior = needs
+    totals = {"train_vqvae": memory, "train_prior": PROCESS[device.type] + prior.memory}
+    return tuple(
+        Forecast(
+            stage,
+            memory=totals[stage],
+            parameters=one.parameters,
+            seconds=one.multiply_adds / rate,
+            steps=getattr(params, stage).steps,
         )
+        for stage, one in (("train_vqvae", vqvae), ("train_prior", prior))
     )
-    return Planned(params, scans, forecasts, device.type, available, reliefs)
 
 
 def _duration(seconds: float) -> str:
@@ -287,6 +282,9 @@ def _duration(seconds: float) -> str:
 
 class _Readable(yaml.SafeDumper):
     """Lists of plain values on one line; all else below one another."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
 
 
 def _list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Node:

@@ -36,7 +36,9 @@ from vqmri.vqvae import VQVAE
 
 FORMAT_VERSION = 3
 REGISTERED = "vqmri-vqvae"
-_BYTES_IN_MEMORY = 2**30
+BYTES_IN_MEMORY = 2**30
+"""Of training volumes that are kept there; more are read from the store as they are needed."""
+
 _COLLAPSED_BELOW = 0.1  # of a codebook in use
 
 log = logging.getLogger(__name__)
@@ -170,7 +172,7 @@ def _warn_of_collapse(found: Metrics) -> None:
 
 def _reader(store: VolumeStore, records: Sequence[Record]) -> Callable[[Sequence[int]], np.ndarray]:
     """Volumes of some of the records: from memory where all fit well, else from the store."""
-    if len(records) * int(np.prod(store.shape)) * 4 > _BYTES_IN_MEMORY:
+    if len(records) * int(np.prod(store.shape)) * 4 > BYTES_IN_MEMORY:
         return lambda chosen: store.read([records[i] for i in chosen])
     volumes = store.read(records)
     return lambda chosen: volumes[list(chosen)]

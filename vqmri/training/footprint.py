@@ -179,7 +179,7 @@ class _Followed(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self.flops = 0.0
         self._alive: dict[int, int] = {}
