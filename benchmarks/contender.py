@@ -13,10 +13,23 @@ from tqdm import tqdm
 from benchmarks.volumes import Side, Stack, closeness
 from vqmri.errors import DivergedError
 from vqmri.evaluation.codebook import Usage
-from vqmri.training.batches import batch_indices, step_seed
+from vqmri.quantizers import one_update
+from vqmri.training.batches import batch_indices, item_seed, step_seed
 
 REAL_BITS = 32
 """What a real gain costs: it is stored as float32."""
+
+Vary = Callable[[Tensor, Sequence[int]], Tensor]
+"""A batch, (batch, 1, *space), and one seed per item to what the model is trained on."""
+
+
+def unvaried(volumes: Tensor, seeds: Sequence[int]) -> Tensor:
+    """The batch itself."""
+    return volumes
+
+
+def nothing() -> None:
+    """Do nothing."""
 
 
 class Reconstructed(NamedTuple):
@@ -31,11 +44,16 @@ class Contender:
     """A model that is trained, with everything that is its own.
 
     recipe: in words, what its reader should know
+    model: what learns
     rate: step → learning rate
-    loss: a batch, (batch, 1, *space), to its training loss, a scalar
+    loss: what `vary` makes of a batch, to its training loss, a scalar
     reconstruct: what it makes of a batch, in evaluation mode and float32
     map_names, num_embeddings, downsamplings: of its maps of codes, as VQVAE has them
     gradient_norm: longest gradient of a step; infinity when it is not clipped
+    vary: varies each batch
+    after_step: called after each step of the optimiser
+    published: what `reconstruct` works with, where it is only a part of the model or its average;
+        None: it is the model
     """
 
     name: str
@@ -49,6 +67,14 @@ class Contender:
     num_embeddings: Sequence[int]
     downsamplings: Sequence[int]
     gradient_norm: float = math.inf
+    vary: Vary = unvaried
+    after_step: Callable[[], None] = nothing
+    published: nn.Module | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """What is evaluated, and whose parameters count."""
+        return self.model if self.published is None else self.published
 
     def bits_per_voxel(self, space: Sequence[int]) -> float:
         """Bits of all maps, at log2 K a code without entropy coding, by the array's voxels."""
@@ -73,6 +99,10 @@ class Batches:
         chosen = batch_indices(step, self.batch_size, count, self.seed)
         return torch.from_numpy(self.side.volumes[chosen]).to(self.device)
 
+    def item_seeds(self, step: int) -> list[int]:
+        """Of what is random about each item of the batch, as the training loop has them."""
+        return [item_seed(self.seed, step, slot) for slot in range(self.batch_size)]
+
 
 def take_step(contender: Contender, batches: Batches, step: int) -> float:
     """One optimiser step; its wall time in seconds. DivergedError when the loss is not finite."""
@@ -80,14 +110,16 @@ def take_step(contender: Contender, batches: Batches, step: int) -> float:
     torch.manual_seed(step_seed(batches.seed, step))
     for group in contender.optimiser.param_groups:
         group["lr"] = contender.rate(step)
-    loss = contender.loss(batches.of_step(step))
-    if not torch.isfinite(loss):
-        raise DivergedError(f"{contender.name}: the loss is {float(loss)} at step {step}.")
     contender.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    with one_update(contender.model):
+        loss = contender.loss(contender.vary(batches.of_step(step), batches.item_seeds(step)))
+        if not torch.isfinite(loss):
+            raise DivergedError(f"{contender.name}: the loss is {float(loss)} at step {step}.")
+        loss.backward()
     if math.isfinite(contender.gradient_norm):
         nn.utils.clip_grad_norm_(contender.model.parameters(), contender.gradient_norm)
     contender.optimiser.step()
+    contender.after_step()
     if batches.device.type == "cuda":
         torch.cuda.synchronize(batches.device)
     return time.perf_counter() - start
@@ -113,7 +145,7 @@ def reconstruct_side(
     contender: Contender, side: Side, batches: Batches
 ) -> tuple[Stack, dict[str, float]]:
     """All volumes of a side, reconstructed, and usage and perplexity as in `measure`."""
-    contender.model.eval()
+    contender.network.eval()
     usage = Usage(contender.map_names, contender.num_embeddings)
     volumes = []
     with torch.inference_mode():

@@ -82,10 +82,9 @@ def build(
     """A contender by its name. Equal seeds give equal first weights to equal networks."""
     torch.manual_seed(seed)
     device = device or torch.device("cpu")
-    spatial_dims = len(split.space)
     if name in PEERS:
-        return build_peer(name, settings, spatial_dims=spatial_dims, device=device)
-    return build_own(name, settings, spatial_dims=spatial_dims, steps=steps, device=device)
+        return build_peer(name, settings, spatial_dims=len(split.space), device=device)
+    return build_own(name, settings, spacing=split.spacing, steps=steps, device=device)
 
 
 def rates(split: Split, settings: TrainVQVAE, steps: int) -> list[float]:
@@ -122,7 +121,7 @@ def _trained_row(contender: Contender, split: Split, figures: dict[str, float]) 
     found = {name.replace("_level_0", ""): value for name, value in figures.items()}
     return _empty_row(contender.name) | {
         "recipe": contender.recipe,
-        "parameters": sum(p.numel() for p in contender.model.parameters()),
+        "parameters": sum(p.numel() for p in contender.network.parameters()),
         "bits_per_voxel": contender.bits_per_voxel(split.space),
         **found,
     }

@@ -9,15 +9,17 @@ the same batches, each for so many minutes of training steps; evaluation is left
 |------------------|--------------------------------------------|--------------------------|
 | MONAI VQVAE      | MONAI's, as benchmarks/peers.py has it     | in float32               |
 | … channels-last  | the same                                   | in bfloat16, laid out so |
-| vqmri equal work | ours, as many parameters and multiply-adds | as the preset says       |
-| vqmri recipe     | ours, as many parameters, coarse blocks    | as the preset says       |
+| vqmri equal work | ours, as many parameters and multiply-adds | as a short run wants it  |
+| vqmri recipe     | ours, as many parameters, coarse blocks    | the same                 |
 
 There are two rows of ours because they answer two questions. At equal work (parameters and
 multiply-adds of a step within 10 % of MONAI's), what is left is how the work is done: normalisation
 and activation, the loss, optimiser and schedule, the start and the decay of the codebook, and the
 precision. The recipe has as many parameters but puts its residual blocks at the coarse scale, where
 each costs an eighth; it takes more steps in the same time, and that is a choice of network, not a
-better implementation. Codebook size, dimension and downsampling are the same everywhere.
+better implementation. Both have the rate and the codebook's decay of a short training, without the
+augmentation and the average that a preset may ask for. Codebook size, dimension and downsampling
+are the same everywhere.
 
 What to bear in mind:
 - Ours trains in bfloat16 autocast where the processor computes in it, MONAI's default in float32;
@@ -26,7 +28,7 @@ What to bear in mind:
   PSNR measures, with warm-up and cosine. Here the share of the wall time that has gone stands for
   the share of the preset's steps, so that the rate ends at zero whatever the machine. A cosine's
   curve is low until late, which makes `time_to_peer` late; it is taken as it is.
-- Nobody tuned MONAI's rows for this data set; the preset was chosen on it.
+- Nobody tuned MONAI's rows for this data set; the preset and the recipe were chosen on it.
 
 PSNR (12 times, as a curve), SSIM, usage and perplexity are of the held-out volumes, in float32.
 Step times are taken afterwards, in turns; multiply-adds are counted in one step, forward and
@@ -34,47 +36,46 @@ backward, zero padding included; memory is what steps add, each row in a process
 is printed, and as the last line one JSON object with everything.
 """
 
-import argparse
 import json
-import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
-from benchmarks.contender import Batches, Contender, reconstruct_side, take_step
-from benchmarks.own import own_contender
+from benchmarks.by_time import (
+    PRESET,
+    Clock,
+    Point,
+    Row,
+    about,
+    build_by_time,
+    num_parameters,
+    parser,
+    train,
+)
+from benchmarks.contender import Batches, Contender, take_step
 from benchmarks.peers import PEER, PEER_BFLOAT16, PEER_FAST, WIDTH, build_peer
 from benchmarks.timing import Times, added_memory, ratio, seconds_per_step, time_in_turns
-from benchmarks.volumes import Side, Split, closeness, read_split, similarity
-from vqmri.build.train_vqvae import vqvae_arguments
+from benchmarks.volumes import Side, Split, read_split
 from vqmri.cli import PRESETS
 from vqmri.errors import VqmriError
-from vqmri.outputs.manifest import digest
 from vqmri.params import Params, TrainVQVAE
 from vqmri.training.device import choose_device
-from vqmri.training.optim import warmup_cosine
 
-PRESET = "hippocampus"
 EQUAL_WORK, RECIPE = "vqmri equal work", "vqmri recipe"
 NUM_RES_BLOCKS = {EQUAL_WORK: [2, 3], RECIPE: [0, 5]}
 """Of our rows, at ÷2 and ÷4."""
 
+RECIPE_DECAY, RECIPE_LEARNING_RATE = 0.95, 2e-3
+"""What a training of few steps wants: a codebook that keeps up, and a higher rate."""
+
 NAMES = (PEER, PEER_FAST, EQUAL_WORK, RECIPE)
 PACKAGES = ("monai", "numpy", "torch", "vqmri")
-POINTS = 12
-"""Of a curve, evenly over the wall time."""
 
 MEMORY_STEPS = 3
 """Over which the peak is taken: from the second on the optimiser's averages are held too."""
@@ -82,81 +83,39 @@ MEMORY_STEPS = 3
 SMALL = 16
 """Voxels along each axis of a volume on which a first step costs nothing."""
 
-Row = dict[str, Any]
-
-
-class Point(NamedTuple):
-    """Of a curve: share of the wall time gone, steps taken, held-out PSNR in dB."""
-
-    share: float
-    steps: int
-    psnr: float
-
-
-@dataclass
-class Clock:
-    """Wall time of training steps alone: `gone` of `budget` seconds."""
-
-    budget: float
-    gone: float = 0.0
-
-    @property
-    def share(self) -> float:
-        """At most 1."""
-        return min(1.0, self.gone / self.budget)
-
 
 def build(
     name: str,
     settings: TrainVQVAE,
     clock: Clock,
     *,
-    spatial_dims: int,
+    spacing: Sequence[float],
     seed: int,
     device: torch.device,
 ) -> Contender:
     """A contender by its name, whose learning rate follows the clock if it is ours."""
+    if name in NUM_RES_BLOCKS:
+        own = settings_of(name, settings)
+        return build_by_time(name, own, clock, spacing=spacing, seed=seed, device=device)
     torch.manual_seed(seed)
-    if name not in NUM_RES_BLOCKS:
-        fast = name == PEER_FAST
-        peer = PEER_BFLOAT16 if fast else name
-        return build_peer(
-            peer, settings, spatial_dims=spatial_dims, device=device, channels_last=fast
-        )
-    arguments = vqvae_arguments(settings, spatial_dims=spatial_dims, in_channels=1, num_classes=0)
+    fast = name == PEER_FAST
+    peer = PEER_BFLOAT16 if fast else name
+    return build_peer(peer, settings, spatial_dims=len(spacing), device=device, channels_last=fast)
+
+
+def settings_of(name: str, preset: TrainVQVAE) -> TrainVQVAE:
+    """The preset's, but for the network and for what a short training wants."""
     blocks = NUM_RES_BLOCKS[name]
-    arguments |= {"channels": [WIDTH] * len(blocks), "num_res_blocks": blocks}
-    rate = warmup_cosine(settings.learning_rate, settings.warmup, settings.steps)
-    return own_contender(
-        name,
-        arguments,
-        settings,
-        rate=lambda step: rate(int(clock.share * settings.steps)),
-        schedule=f"warm-up over {settings.warmup / settings.steps:.0%} of the time and cosine to "
-        f"0, width {WIDTH}, {blocks} residual blocks",
-        device=device,
+    return preset.model_copy(
+        update={
+            "channels": [WIDTH] * len(blocks),
+            "num_res_blocks": blocks,
+            "quantizer": preset.quantizer.model_copy(update={"decay": RECIPE_DECAY}),
+            "learning_rate": RECIPE_LEARNING_RATE,
+            "augment": None,
+            "average_decay": None,
+        }
     )
-
-
-def train(
-    contender: Contender, clock: Clock, batches: Batches, side: Side
-) -> tuple[list[Point], Row]:
-    """Train until the clock's time is gone: the curve, and at the end the figures of `side`."""
-    curve: list[Point] = []
-    steps, due = 0, 1 / POINTS
-    with tqdm(total=round(clock.budget), desc=contender.name, unit="s", mininterval=1.0) as bar:
-        while clock.share < 1:
-            contender.model.train()
-            clock.gone += take_step(contender, batches, steps)
-            steps += 1
-            if clock.share >= due:
-                volumes, use = reconstruct_side(contender, side, batches)
-                found = closeness(volumes, side)
-                curve.append(Point(clock.share, steps, found["psnr"]))
-                due = min(1.0, (math.floor(clock.share * POINTS) + 1) / POINTS)
-            bar.update(round(clock.share * clock.budget) - bar.n)
-    named = {key.replace("_level_0", ""): value for key, value in use.items()}
-    return curve, {**found, "ssim": similarity(volumes, side), **named}
 
 
 def time_to_peer(curve: Sequence[Point], target: float) -> float | None:
@@ -173,11 +132,6 @@ def time_to_peer(curve: Sequence[Point], target: float) -> float | None:
     return None
 
 
-def num_parameters(contender: Contender) -> int:
-    """Trained weights; codebooks, which follow averages and are of one size, are left out."""
-    return sum(p.numel() for p in contender.model.parameters() if p.requires_grad)
-
-
 def multiply_adds(contender: Contender, volumes: Tensor) -> int:
     """Of one training step on a batch: products of matrices and convolutions, both directions.
 
@@ -190,19 +144,23 @@ def multiply_adds(contender: Contender, volumes: Tensor) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def prepare_steps(name: str, settings: TrainVQVAE, space: Sequence[int]) -> Callable[[], None]:
+def prepare_steps(
+    name: str, settings: TrainVQVAE, space: Sequence[int], spacing: Sequence[float]
+) -> Callable[[], None]:
     """MEMORY_STEPS steps of a fresh contender, after those of a twin, which load libraries."""
-    _steps(name, settings, [SMALL] * len(space))()
-    return _steps(name, settings, space)
+    _steps(name, settings, [SMALL] * len(space), spacing)()
+    return _steps(name, settings, space, spacing)
 
 
-def _steps(name: str, settings: TrainVQVAE, space: Sequence[int]) -> Callable[[], None]:
+def _steps(
+    name: str, settings: TrainVQVAE, space: Sequence[int], spacing: Sequence[float]
+) -> Callable[[], None]:
     device = choose_device()
     shape = (settings.batch_size, 1, *space)
     side = Side(np.random.default_rng(0).random(shape, dtype=np.float32), [])
     batches = Batches(side, settings.batch_size, 0, device)
     clock = Clock(1.0)
-    contender = build(name, settings, clock, spatial_dims=len(space), seed=0, device=device)
+    contender = build(name, settings, clock, spacing=spacing, seed=0, device=device)
     contender.model.train()
 
     def run() -> None:
@@ -216,14 +174,11 @@ def run(split: Split, settings: TrainVQVAE, *, minutes: float, seed: int) -> lis
     """Train, measure and time all rows, in the order of NAMES."""
     device = choose_device()
     batches = Batches(split.train, settings.batch_size, seed, device)
-    spatial_dims = len(split.space)
     rows: list[Row] = []
     contenders = []
     for name in NAMES:
         clock = Clock(60 * minutes)
-        contender = build(
-            name, settings, clock, spatial_dims=spatial_dims, seed=seed, device=device
-        )
+        contender = build(name, settings, clock, spacing=split.spacing, seed=seed, device=device)
         curve, figures = train(contender, clock, batches, split.held_out)
         rows.append(_trained_row(contender, curve, figures, clock.gone))
         print(f"{name}: {figures['psnr']:.4g} dB", file=sys.stderr, flush=True)
@@ -233,7 +188,7 @@ def run(split: Split, settings: TrainVQVAE, *, minutes: float, seed: int) -> lis
     for row, contender in zip(rows, contenders, strict=True):
         row |= _time_columns(times, contender.name)
         row["multiply_adds"] = multiply_adds(contender, batches.of_step(first_step))
-        prepare = partial(prepare_steps, contender.name, settings, split.space)
+        prepare = partial(prepare_steps, contender.name, settings, split.space, split.spacing)
         row["memory_mb"] = added_memory(prepare)
     return rows
 
@@ -245,7 +200,7 @@ def _trained_row(contender: Contender, curve: Sequence[Point], figures: Row, sec
         "parameters": num_parameters(contender),
         "steps": curve[-1].steps,
         "training_seconds": round(seconds, 3),
-        **figures,
+        **{key.replace("_level_0", ""): value for key, value in figures.items()},
         "curve": [point._asdict() for point in curve],
     }
 
@@ -306,20 +261,9 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
-    parser.add_argument("--volumes", type=Path, default=Path("data/volumes"))
-    parser.add_argument("--minutes", type=float, default=5.0, help="of training, each row")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    if not options.minutes > 0:
-        parser.error("--minutes must be above 0")
-    return options
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
-    options = _parse(arguments)
+    options = parser("training", minutes=5.0).parse_args(arguments)
     try:
         split = read_split(options.volumes)
         settings = Params.load(PRESETS / f"{PRESET}.yaml").train_vqvae
@@ -328,23 +272,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"benchmarks.training: {error}", file=sys.stderr)
         return error.exit_code
     print(table(rows))
-    about = {
-        "benchmark": "training",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "preset": PRESET,
-        "minutes": options.minutes,
-        "seed": options.seed,
-        "batch_size": settings.batch_size,
-        "volumes": digest(options.volumes),
-        "train_volumes": len(split.train.volumes),
-        "held_out_volumes": len(split.held_out.volumes),
-        "space": split.space,
-        "num_res_blocks": NUM_RES_BLOCKS,
-        "device": choose_device().type,
-        "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-    print(json.dumps({**headline(rows), **about, "rows": rows}, allow_nan=False))
+    run_of = about("training", options, split, settings, PACKAGES)
+    run_of |= {"num_res_blocks": NUM_RES_BLOCKS}
+    print(json.dumps({**headline(rows), **run_of, "rows": rows}, allow_nan=False))
     return 0
 
 

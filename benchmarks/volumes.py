@@ -28,10 +28,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Split:
-    """Both sides of an ingested project's own split."""
+    """Both sides of an ingested project's own split.
+
+    spacing: mm from voxel to voxel along each axis; 1 along those of pictures, which have none
+    """
 
     train: Side
     held_out: Side
+    spacing: tuple[float, ...]
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -57,7 +61,8 @@ def read_split(folder: Path) -> Split:
     def side(records: Sequence[Record]) -> Side:
         return Side(store.read(records)[:, :1], [record.box for record in records])
 
-    return Split(side(store.of_split(TRAIN)), side(store.of_split(HELD_OUT)))
+    spacing = store.spacing or (1.0,) * len(store.shape[1:])
+    return Split(side(store.of_split(TRAIN)), side(store.of_split(HELD_OUT)), spacing)
 
 
 def closeness(reconstructed: Stack, side: Side) -> dict[str, float]:

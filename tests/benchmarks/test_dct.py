@@ -30,7 +30,9 @@ def smooth_volumes(seed: int, boxes: Sequence[Box]) -> Side:
 
 @pytest.fixture(scope="module")
 def coder() -> TransformCoder:
-    return TransformCoder.of(Split(smooth_volumes(0, BOXES * 5), smooth_volumes(1, BOXES * 2)))
+    return TransformCoder.of(
+        Split(smooth_volumes(0, BOXES * 5), smooth_volumes(1, BOXES * 2), (1.0, 1.0, 1.0))
+    )
 
 
 @pytest.mark.parametrize("rate", [0.125, 11 / 64, 0.625, 3.0])

@@ -7,33 +7,32 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import timing, training
+from benchmarks import by_time, timing, training
+from benchmarks.by_time import POINTS, PRESET, Clock, Point, num_parameters
 from benchmarks.contender import Batches, Contender, take_step
 from benchmarks.peers import PEER, PEER_FAST
 from benchmarks.training import (
     EQUAL_WORK,
     NAMES,
     NUM_RES_BLOCKS,
-    PRESET,
     RECIPE,
-    Clock,
-    Point,
+    RECIPE_LEARNING_RATE,
     build,
     headline,
     main,
     multiply_adds,
-    num_parameters,
     prepare_steps,
+    settings_of,
     time_to_peer,
-    train,
 )
 from benchmarks.volumes import read_split, similarity
 from vqmri.cli import PRESETS
 from vqmri.errors import DivergedError
-from vqmri.params import Params
+from vqmri.params import Augment, Params
 
 SETTINGS = Params.load(PRESETS / f"{PRESET}.yaml").train_vqvae
 CPU = torch.device("cpu")
+SPACING = (1.0, 1.0, 1.0)
 HEADLINE = {
     "step_ratio", "step_ratio_fast", "flops_ratio", "parameters_ratio", "memory_ratio",
     "equal_work_psnr_gain_db", "recipe_flops_ratio", "recipe_parameters_ratio", "psnr_gain_db",
@@ -84,7 +83,7 @@ def test_ours_is_as_large_as_the_peer_and_one_does_equal_work(volumes: Path) -> 
     batch = torch.from_numpy(split.train.volumes[:2])
     work, sizes = {}, {}
     for name in NAMES:
-        contender = build(name, SETTINGS, Clock(1.0), spatial_dims=3, seed=0, device=CPU)
+        contender = build(name, SETTINGS, Clock(1.0), spacing=SPACING, seed=0, device=CPU)
         sizes[name], work[name] = num_parameters(contender), multiply_adds(contender, batch)
     assert sizes[EQUAL_WORK] == pytest.approx(sizes[PEER], rel=0.1)
     assert sizes[RECIPE] == pytest.approx(sizes[PEER], rel=0.1)
@@ -96,18 +95,31 @@ def test_ours_is_as_large_as_the_peer_and_one_does_equal_work(volumes: Path) -> 
 
 def test_all_have_the_same_grid_and_codebook() -> None:
     for name in NAMES:
-        contender = build(name, SETTINGS, Clock(1.0), spatial_dims=3, seed=0, device=CPU)
+        contender = build(name, SETTINGS, Clock(1.0), spacing=SPACING, seed=0, device=CPU)
         assert contender.bits_per_voxel((16, 24, 16)) == 8 / 64
         assert contender.name == name
+
+
+def test_ours_are_for_a_short_training() -> None:
+    augment = Augment(rotation=1.0, scaling=0.1, translation=1.0, contrast=0.1)
+    preset = SETTINGS.model_copy(update={"augment": augment, "average_decay": 0.999})
+    equal, recipe = (settings_of(name, preset) for name in (EQUAL_WORK, RECIPE))
+    for settings in (equal, recipe):
+        assert (settings.augment, settings.average_decay) == (None, None)
+        assert settings.quantizer == preset.quantizer.model_copy(update={"decay": 0.95})
+        assert settings.channels == [64, 64]
+    assert equal.num_res_blocks != recipe.num_res_blocks
+    for settings in (equal, recipe):  # what is copied is not checked
+        assert type(settings).model_validate(settings.model_dump()) == settings
 
 
 def test_the_rate_of_ours_follows_the_clock() -> None:
     clock = Clock(budget=10.0)
     ours, peer = (
-        build(name, SETTINGS, clock, spatial_dims=3, seed=0, device=CPU).rate
+        build(name, SETTINGS, clock, spacing=SPACING, seed=0, device=CPU).rate
         for name in (RECIPE, PEER)
     )
-    peak, warm = SETTINGS.learning_rate, SETTINGS.warmup / SETTINGS.steps
+    peak, warm = RECIPE_LEARNING_RATE, SETTINGS.warmup / SETTINGS.steps
     assert ours(0) == pytest.approx(peak / SETTINGS.warmup)
     assert ours(1000) == ours(0)
     constant = peer(0)
@@ -120,29 +132,6 @@ def test_the_rate_of_ours_follows_the_clock() -> None:
     assert peer(0) == constant
 
 
-def test_the_clock_stands_still_between_steps_and_points_are_even(
-    volumes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "take_step", lambda *_: 0.25)
-    split, clock = read_split(volumes), Clock(8.75)
-    contender = build(RECIPE, SETTINGS, clock, spatial_dims=3, seed=0, device=CPU)
-    contender.model(torch.from_numpy(split.train.volumes[:2]))  # or its codebook is zeros
-    curve, figures = train(contender, clock, Batches(split.train, 2, 0, CPU), split.held_out)
-    assert clock.gone == 8.75
-    assert [point.steps for point in curve] == [3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 35]
-    assert curve[-1] == Point(1.0, 35, figures["psnr"])
-
-
-def test_steps_longer_than_a_part_leave_points_out(
-    volumes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "take_step", lambda *_: 4.0)
-    split, clock = read_split(volumes), Clock(10.0)
-    contender = build(PEER, SETTINGS, clock, spatial_dims=3, seed=0, device=CPU)
-    curve, _ = train(contender, clock, Batches(split.train, 2, 0, CPU), split.held_out)
-    assert [(point.share, point.steps) for point in curve] == [(0.4, 1), (0.8, 2), (1.0, 3)]
-
-
 def test_similarity_of_a_volume_to_itself_is_one(volumes: Path) -> None:
     side = read_split(volumes).held_out
     assert similarity(side.volumes, side) == pytest.approx(1)
@@ -153,10 +142,10 @@ def test_similarity_of_a_volume_to_itself_is_one(volumes: Path) -> None:
 
 
 def test_the_channels_come_last_in_memory() -> None:
-    fast = build(PEER_FAST, SETTINGS, Clock(1.0), spatial_dims=3, seed=0, device=CPU)
+    fast = build(PEER_FAST, SETTINGS, Clock(1.0), spacing=SPACING, seed=0, device=CPU)
     kernels = [p for p in fast.model.parameters() if p.ndim == 5]
     assert all(p.is_contiguous(memory_format=torch.channels_last_3d) for p in kernels)
-    plain = build(PEER, SETTINGS, Clock(1.0), spatial_dims=3, seed=0, device=CPU)
+    plain = build(PEER, SETTINGS, Clock(1.0), spacing=SPACING, seed=0, device=CPU)
     assert all(p.is_contiguous() for p in plain.model.parameters())
 
 
@@ -195,7 +184,7 @@ def test_the_last_line_is_json_with_everything(
         assert row["training_seconds"] >= 0.3
         assert 0 < row["usage"] <= 1 <= row["perplexity"]
         assert row["curve"][-1] == {"share": 1.0, "steps": row["steps"], "psnr": row["psnr"]}
-        assert len(row["curve"]) <= training.POINTS
+        assert len(row["curve"]) <= POINTS
         assert row["ratio_to"][row["name"]] == 1
     for key in HEADLINE - {"time_to_peer"}:
         assert isinstance(result[key], float), key
@@ -210,7 +199,7 @@ def test_steps_before_the_measured_ones_are_of_a_twin(monkeypatch: pytest.Monkey
         return take_step(contender, batches, step)
 
     monkeypatch.setattr(training, "take_step", watched)
-    call = prepare_steps(RECIPE, SETTINGS, (16, 24, 16))
+    call = prepare_steps(RECIPE, SETTINGS, (16, 24, 16), SPACING)
     assert seen == [(SETTINGS.batch_size, 1, 16, 16, 16)]
     call()
     assert seen[1:] == [(SETTINGS.batch_size, 1, 16, 24, 16)]
@@ -229,12 +218,6 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     def diverge(*_: object) -> float:
         raise DivergedError("the loss is nan")
 
-    monkeypatch.setattr(training, "take_step", diverge)
+    monkeypatch.setattr(by_time, "take_step", diverge)
     assert main(["--volumes", str(volumes)]) == DivergedError.exit_code
     assert "the loss is nan" in capsys.readouterr().err
-
-
-def test_no_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--minutes", "0"])
-    assert "above 0" in capsys.readouterr().err
