@@ -15,7 +15,7 @@ from vqmri.training.autoencoding import Autoencoding
 from vqmri.training.average import averaged
 from vqmri.training.device import mixed_precision
 from vqmri.training.loop import MAX_GRADIENT_NORM
-from vqmri.training.optim import adamw, warmup_cosine
+from vqmri.training.optim import Muon, warmup_cosine
 from vqmri.vqvae import VQVAE
 
 QUANTIZERS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -89,10 +89,10 @@ def own_contender(
 
     return Contender(
         name=name,
-        recipe=f"{_loss_and_data(settings)}, AdamW {settings.learning_rate}, {schedule}, "
+        recipe=f"{_loss_and_data(settings)}, Muon {settings.learning_rate}, {schedule}, "
         f"trained in {_precision(device)}, {json.dumps(arguments['quantizer'])}",
         model=model,
-        optimiser=adamw(model, settings.weight_decay),
+        optimiser=Muon(model, settings.weight_decay),
         rate=rate,
         loss=lambda volumes: model(volumes)[0]["loss"],
         reconstruct=reconstruct,

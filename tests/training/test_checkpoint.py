@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -5,12 +6,17 @@ import torch
 from torch import nn, optim
 
 from vqmri.training.checkpoint import load_checkpoint, save_checkpoint
+from vqmri.training.optim import Muon, adamw
 
 
-def trained(steps: int) -> tuple[nn.Module, optim.Optimizer]:
+def trained(
+    steps: int, build: Callable[[nn.Module, float], optim.Optimizer] = Muon
+) -> tuple[nn.Module, optim.Optimizer]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    optimiser = optim.AdamW(model.parameters(), lr=0.1)
+    optimiser = build(model, 0.1)
+    for group in optimiser.param_groups:
+        group["lr"] = 0.1
     for _ in range(steps):
         optimiser.zero_grad()
         model(torch.randn(8, 3)).square().sum().backward()
@@ -18,10 +24,13 @@ def trained(steps: int) -> tuple[nn.Module, optim.Optimizer]:
     return model, optimiser
 
 
-def test_everything_comes_back(tmp_path: Path) -> None:
-    model, optimiser = trained(5)
+@pytest.mark.parametrize("build", [Muon, adamw])
+def test_everything_comes_back(
+    build: Callable[[nn.Module, float], optim.Optimizer], tmp_path: Path
+) -> None:
+    model, optimiser = trained(5, build)
     save_checkpoint(tmp_path, 5, model, optimiser, [{"loss": 0.1}])
-    other, other_optimiser = trained(1)
+    other, other_optimiser = trained(1, build)
     assert load_checkpoint(tmp_path, other, other_optimiser) == (5, [{"loss": 0.1}])
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name])

@@ -112,7 +112,7 @@ _MEASURE = """
 import json, sys, torch
 from pathlib import Path
 from vqmri.training.autoencoding import Autoencoding
-from vqmri.training.optim import adamw
+from vqmri.training.optim import Muon
 from vqmri.vqvae import VQVAE
 
 def trained(arguments, batch, space, checkpointing):
@@ -120,7 +120,7 @@ def trained(arguments, batch, space, checkpointing):
     if checkpointing:
         vqvae.recompute_activations()
     model = Autoencoding(vqvae, spatial_dims=3).train()
-    optimiser = adamw(model, 0.01)
+    optimiser = Muon(model, 0.01)
     volumes = torch.rand(batch, 1, *space)
     for _ in range(3):
         optimiser.zero_grad(set_to_none=True)

@@ -182,20 +182,3 @@ def test_inputs_are_made_ahead_in_order_and_an_error_comes_through() -> None:
     assert [next(parts) for _ in range(4)] == [1, 2, 3, 4]
     with pytest.raises(ValueError, match="damaged"):
         next(parts)
-
-
-def test_learning_rate_rises_then_falls_to_nothing() -> None:
-    rate = warmup_cosine(1.0, 10, 100)
-    rates = [rate(step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1, rel=0.01)
-    assert max(rates) == pytest.approx(1.0, rel=0.03)
-    assert rates.index(max(rates)) == 9
-    assert rates[-1] < 0.001
-
-
-def test_vectors_do_not_decay() -> None:
-    model = nn.Linear(3, 3)
-    decays = {
-        p.ndim: g["weight_decay"] for g in adamw(model, 0.1).param_groups for p in g["params"]
-    }
-    assert decays == {2: 0.1, 1: 0.0}

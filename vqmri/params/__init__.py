@@ -86,7 +86,7 @@ class Optimisation(Section):
     warmup: NonNegativeInt = Field(description="steps until the learning rate is at its peak")
     batch_size: PositiveInt = Field(description="volumes in a batch")
     learning_rate: PositiveFloat = Field(description="peak of the schedule")
-    weight_decay: NonNegativeFloat = Field(description="of AdamW, on matrices and kernels")
+    weight_decay: NonNegativeFloat = Field(description="on matrices and kernels")
     micro_batch: PositiveInt | None = Field(
         None,
         description="items of a batch that pass through the model at a time, a divisor of "

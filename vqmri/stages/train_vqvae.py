@@ -30,7 +30,7 @@ from vqmri.training.batches import batch_indices, item_seed
 from vqmri.training.device import is_leader
 from vqmri.training.loop import Task, fit
 from vqmri.training.model_folder import HISTORY, write_model
-from vqmri.training.optim import adamw
+from vqmri.training.optim import Muon
 from vqmri.training.ranks import start_fabric
 from vqmri.vqvae import VQVAE
 
@@ -130,7 +130,7 @@ def _fit(
             subjects=lambda step: [records[i].subject for i in batch(step)],
             epoch=epoch,
         ),
-        adamw(trained, settings.weight_decay),
+        Muon(trained, settings.weight_decay),
         training_plan(settings, seed=params.seed, count=len(records)),
         fabric=fabric,
         checkpoints=checkpoints,

@@ -36,7 +36,7 @@ class Footprint:
     """What one step of the optimiser needs.
 
     parameters: how many numbers are trained
-    held: bytes that stay from step to step: weights, buffers, AdamW's two moments, the average
+    held: bytes that stay from step to step: weights, buffers, the optimiser's moments, the average
     peak: most bytes in use at a time, `held` among them
     multiply_adds: of all convolutions and matrix products, forward and backward
     """
@@ -58,12 +58,14 @@ def footprint(
     *,
     device: torch.device,
     parts: int = 1,
+    moments: int = 2,
     averaged: bool = False,
 ) -> Footprint:
     """Of a step in which `loss` of what `build` makes is computed and derived `parts` times.
 
     Both are called where tensors have a shape and no content, and what they allocate is followed;
     what they make is on the device.
+    moments: that the optimiser keeps of each weight
     averaged: a moving average of the weights is kept too
     """
     with FakeTensorMode(), device, _Followed() as followed:
@@ -72,7 +74,7 @@ def footprint(
         weights = list(model.parameters())
         for tensor in [*weights, *model.buffers()]:
             followed.hold(tensor)
-        copies = [torch.empty_like(p) for p in weights for _ in range(3 if averaged else 2)]
+        copies = [torch.empty_like(p) for p in weights for _ in range(moments + averaged)]
         held = followed.now
         for _ in range(min(parts, 2)):  # in the second the gradient of the first is there
             before = followed.flops
@@ -112,7 +114,9 @@ def vqvae_footprint(
         total: Tensor = terms["loss"]
         return total
 
-    found = footprint(build, loss, device=device, parts=batch_size // at_a_time, averaged=averaged)
+    found = footprint(
+        build, loss, device=device, parts=batch_size // at_a_time, moments=1, averaged=averaged
+    )
     volume = torch.Size(space).numel()
     tokens = sum(volume // d ** len(space) for d in arguments["downsamplings"]) * batch_size
     waiting = tokens * (arguments["embedding_dim"] + 2) * _FLOAT  # vectors and codes, of all parts
