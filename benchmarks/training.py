@@ -17,9 +17,8 @@ multiply-adds of a step within 10 % of MONAI's), what is left is how the work is
 and activation, the loss, optimiser and schedule, the start and the decay of the codebook, and the
 precision. The recipe has as many parameters but puts its residual blocks at the coarse scale, where
 each costs an eighth; it takes more steps in the same time, and that is a choice of network, not a
-better implementation. Both have the rate and the codebook's decay of a short training, without the
-augmentation and the average that a preset may ask for. Codebook size, dimension and downsampling
-are the same everywhere.
+better implementation. Both are trained as the preset says, without its augmentation and average.
+Codebook size, dimension and downsampling are the same everywhere.
 
 What to bear in mind:
 - Ours trains in bfloat16 autocast where the processor computes in it, MONAI's default in float32;
@@ -71,9 +70,6 @@ EQUAL_WORK, RECIPE = "vqmri equal work", "vqmri recipe"
 NUM_RES_BLOCKS = {EQUAL_WORK: [2, 3], RECIPE: [0, 5]}
 """Of our rows, at ÷2 and ÷4."""
 
-RECIPE_DECAY, RECIPE_LEARNING_RATE = 0.95, 2e-3
-"""What a training of few steps wants: a codebook that keeps up, and a higher rate."""
-
 NAMES = (PEER, PEER_FAST, EQUAL_WORK, RECIPE)
 PACKAGES = ("monai", "numpy", "torch", "vqmri")
 
@@ -104,14 +100,12 @@ def build(
 
 
 def settings_of(name: str, preset: TrainVQVAE) -> TrainVQVAE:
-    """The preset's, but for the network and for what a short training wants."""
+    """The preset's but for the network, without what a short training has no use for."""
     blocks = NUM_RES_BLOCKS[name]
     return preset.model_copy(
         update={
             "channels": [WIDTH] * len(blocks),
             "num_res_blocks": blocks,
-            "quantizer": preset.quantizer.model_copy(update={"decay": RECIPE_DECAY}),
-            "learning_rate": RECIPE_LEARNING_RATE,
             "augment": None,
             "average_decay": None,
         }

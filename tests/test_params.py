@@ -53,6 +53,8 @@ def test_all_faults_are_named_at_once_with_path_value_and_what_is_allowed(tmp_pa
     [
         ("ingest", {"shape": [16, 22, 16]}, "multiple of 4"),
         ("ingest", {"percentiles": [99.0, 1.0]}, "ingest.percentiles = [99.0, 1.0]: the first"),
+        ("train_vqvae", {"patch": [8, 8, 6]}, "it needs 3 multiples of 4"),
+        ("train_vqvae", {"patch": [4, 16, 16]}, "or less and then 8 at least"),
         ("train_vqvae", {"channels": [8]}, "with 1 channels downsampling is among [2]"),
         ("train_vqvae", {"learning_rate": float("inf")}, "finite number"),
         ("sample", {"seed": 2**70}, "sample.seed"),
@@ -180,3 +182,13 @@ def test_every_preset_has_what_dvc_asks_for(path: Path) -> None:
     stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
     for name, stage in stages.items():
         assert set(stage["params"]) <= set(values), name
+
+
+def test_pictures_have_no_third_axis_to_mirror(tmp_path: Path) -> None:
+    values = yaml.safe_load((REPO / "presets/mnist.yaml").read_text())
+    varied = {"rotation": 0.0, "scaling": 0.0, "translation": 0.0, "contrast": 0.0}
+    values["train_vqvae"]["augment"] = varied | {"flips": [1]}
+    load(values, tmp_path)
+    values["train_vqvae"]["augment"]["flips"] = [1, 2]
+    with pytest.raises(ParamsError, match=r"flips = \[1, 2\]: axes 0 to 1 can be mirrored"):
+        load(values, tmp_path)

@@ -16,7 +16,6 @@ from benchmarks.training import (
     NAMES,
     NUM_RES_BLOCKS,
     RECIPE,
-    RECIPE_LEARNING_RATE,
     build,
     headline,
     main,
@@ -106,7 +105,7 @@ def test_ours_are_for_a_short_training() -> None:
     equal, recipe = (settings_of(name, preset) for name in (EQUAL_WORK, RECIPE))
     for settings in (equal, recipe):
         assert (settings.augment, settings.average_decay) == (None, None)
-        assert settings.quantizer == preset.quantizer.model_copy(update={"decay": 0.95})
+        assert settings.quantizer == preset.quantizer
         assert settings.channels == [64, 64]
     assert equal.num_res_blocks != recipe.num_res_blocks
     for settings in (equal, recipe):  # what is copied is not checked
@@ -119,7 +118,7 @@ def test_the_rate_of_ours_follows_the_clock() -> None:
         build(name, SETTINGS, clock, spacing=SPACING, seed=0, device=CPU).rate
         for name in (RECIPE, PEER)
     )
-    peak, warm = RECIPE_LEARNING_RATE, SETTINGS.warmup / SETTINGS.steps
+    peak, warm = SETTINGS.learning_rate, SETTINGS.warmup / SETTINGS.steps
     assert ours(0) == pytest.approx(peak / SETTINGS.warmup)
     assert ours(1000) == ours(0)
     constant = peer(0)

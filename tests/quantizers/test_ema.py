@@ -68,3 +68,34 @@ def test_parts_within_one_update_move_the_vectors_as_the_whole_batch_does(kind: 
     parts.eval()
     with one_update(parts):
         parts(batch)
+
+
+@pytest.mark.parametrize("kind", ["ema", "projected", "codebook_loss"])
+def test_after_an_error_within_one_update_nothing_has_moved(kind: str) -> None:
+    module = build(kind, number=8).train()
+    module(torch.randn(6, 4, 3, 3, 3))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+
+    def cut() -> None:
+        with one_update(module):
+            module(torch.randn(6, 4, 3, 3, 3))
+            raise RuntimeError("cut")
+
+    with pytest.raises(RuntimeError, match="cut"):
+        cut()
+    assert all(torch.equal(value, before[n]) for n, value in module.state_dict().items())
+    module(torch.randn(6, 4, 3, 3, 3))
+    assert any(not torch.equal(value, before[n]) for n, value in module.state_dict().items())
+
+
+def test_the_codebook_loss_counts_parts_as_one_batch() -> None:
+    whole, parts = (build("codebook_loss", number=8).train() for _ in range(2))
+    whole(torch.randn(6, 4, 3, 3, 3))
+    parts.load_state_dict(whole.state_dict())
+    for _ in range(60):  # enough for codes to die
+        batch = 5 + torch.randn(6, 4, 3, 3, 3)
+        whole(batch)
+        with one_update(parts):
+            for part in batch.split(2):
+                parts(part)
+        torch.testing.assert_close(parts.mean_count, whole.mean_count)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from vqmri.params import Params
 from vqmri.stages import plan as planning
 from vqmri.stages.ingest import ingest
 from vqmri.stages.train_vqvae import train_vqvae
+from vqmri.training.footprint import Footprint
 
 
 def dataset(
@@ -128,6 +130,22 @@ def test_it_goes_down_the_list_and_says_so(brains: None, tiny: Params, finished:
         assert any(f"{needed:.2f} GiB" in relief for relief in found.reliefs)
         assert found.forecasts[0].memory <= found.available
     assert "does not fit: 1 mm, micro_batch 1" in planning.as_text(found)
+
+
+def test_a_prior_that_does_not_fit_makes_it_coarser(
+    brains: None, tiny: Params, finished: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, asked = planning._prior_needs, []
+
+    def huge_at_first(*arguments: Any) -> Footprint:
+        asked.append(arguments[0].ingest.spacing)
+        needs = measured(*arguments)
+        return needs if asked[-1][0] > 1.0 else replace(needs, peak=2**40)
+
+    monkeypatch.setattr(planning, "_prior_needs", huge_at_first)
+    found = planning.plan(tiny, finished, memory=1000)
+    assert found.params.ingest.spacing == (1.25, 1.25, 1.25)
+    assert [relief.split(":")[0] for relief in found.reliefs] == ["1 mm, train_prior with one item"]
 
 
 def test_a_memory_that_is_too_small_is_told_with_figures(

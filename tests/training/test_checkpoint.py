@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn, optim
 
+from vqmri.errors import IntegrityError
 from vqmri.training.checkpoint import load_checkpoint, save_checkpoint
 from vqmri.training.optim import Muon, adamw
 
@@ -51,6 +52,20 @@ def test_two_are_kept_and_the_newest_is_taken(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, steps, *trained(steps), [])
     assert len(list(tmp_path.iterdir())) == 2
     assert load_checkpoint(tmp_path, *trained(0))[0] == 3
+
+
+def test_processes_take_what_the_first_one_names(tmp_path: Path) -> None:
+    for steps in (1, 2):
+        save_checkpoint(tmp_path, steps, *trained(steps), [])
+    oldest = min(path.name for path in tmp_path.iterdir())
+    assert load_checkpoint(tmp_path, *trained(0), agree=lambda _: oldest)[0] == 1
+    assert load_checkpoint(tmp_path, *trained(0), agree=lambda _: None)[0] == 0
+    model, optimiser = trained(0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    (tmp_path / oldest).write_bytes(b"damaged")
+    with pytest.raises(IntegrityError, match=r"damaged or not there"):
+        load_checkpoint(tmp_path, model, optimiser, agree=lambda _: oldest)
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
 
 
 @pytest.mark.parametrize("where", [0.01, 0.5, 0.99])

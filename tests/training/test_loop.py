@@ -1,4 +1,5 @@
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from vqmri.errors import DivergedError, OutOfMemoryError
 from vqmri.tracking.tracker import NullTracker
-from vqmri.training import loop
+from vqmri.training import loop, memory
 from vqmri.training.average import averaged
 from vqmri.training.batches import ahead
 from vqmri.training.loop import Plan, Row, Task, fit
@@ -134,7 +135,12 @@ def test_what_is_published_is_the_average_of_the_weights(tmp_path: Path) -> None
     last = {n.removeprefix("model.model."): v for n, v in states[1].items() if "model.model" in n}
     for name, value in plain.state_dict().items():
         assert torch.equal(last[name], value)
-    assert any(not torch.equal(last[n], v) for n, v in averaged.state_dict().items())
+    start = "model.average.module."
+    mean = {n.removeprefix(start): v for n, v in states[1].items() if n.startswith(start)}
+    assert mean.keys() == averaged.state_dict().keys()
+    for name, value in averaged.state_dict().items():
+        assert torch.equal(mean[name], value)
+    assert any(not torch.equal(last[n], v) for n, v in mean.items())
 
 
 def test_the_average_follows_its_formula() -> None:
@@ -179,6 +185,20 @@ def test_inputs_are_made_ahead_in_order_and_an_error_comes_through() -> None:
 
     parts = ahead(make, [(step, range(1)) for step in range(8)])
     assert next(parts) == 0
+    deadline = time.monotonic() + 30
+    while 1 not in made and time.monotonic() < deadline:  # another thread goes on by itself
+        time.sleep(0.001)
+    assert 1 in made
     assert [next(parts) for _ in range(4)] == [1, 2, 3, 4]
     with pytest.raises(ValueError, match="damaged"):
         next(parts)
+
+
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "none")))
+    here = memory.total_memory(torch.device("cpu"))
+    limit.write_text("max\n")
+    assert memory.total_memory(torch.device("cpu")) == here
+    limit.write_text(f"{here // 2}\n")
+    assert memory.total_memory(torch.device("cpu")) == here // 2

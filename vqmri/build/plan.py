@@ -48,9 +48,9 @@ class Scale:
 
 
 SCALES = (
-    Scale(64**3, (4,), (32, 64), (2, 2), 32, 4, 0.001, 16),
-    Scale(128**3, (4, 8), (32, 64, 128), (1, 2, 2), 64, 4, 0.001, 8),
-    Scale(math.inf, (8, 16), (32, 64, 128, 128), (1, 1, 2, 2), 64, 2, 0.0005, 4),
+    Scale(64**3, (4,), (64, 64), (0, 5), 32, 4, 0.002, 16),
+    Scale(128**3, (4, 8), (32, 64, 96), (0, 2, 2), 32, 2, 0.002, 4),
+    Scale(math.inf, (8, 16), (32, 64, 128, 128), (1, 1, 2, 2), 64, 2, 0.001, 4),
 )
 
 
@@ -126,7 +126,7 @@ def _train_vqvae(
             for d in scale.downsamplings
         ],
         "quantizer": {"kind": before["quantizer"]["kind"], **before["quantizer"]},
-        **_duration(scans, scale.batch_size, passes=50, fewest=2000, warmup=0.05),
+        **_duration(scans, scale.batch_size, passes=150, fewest=2000, warmup=1 / 30),
         "batch_size": scale.batch_size,
         "learning_rate": scale.learning_rate,
     }

@@ -12,7 +12,7 @@ def across_sections(values: Any, *, changed: bool) -> list[str]:
 
     changed: the values are not all the file's, so what is made of them is not evaluated
     """
-    faults = _shape_faults(values) + _patch_faults(values)
+    faults = _shape_faults(values) + _patch_faults(values) + _flip_faults(values)
     faults += _covariate_faults(values) + _suffix_faults(values)
     return faults if changed else faults + _classifier_faults(values)
 
@@ -42,13 +42,28 @@ def _patch_faults(values: Any) -> list[str]:
         return []
     if not patch or top < 1:
         return []
-    fits = len(patch) == len(shape) and all(n <= side for n, side in zip(patch, shape, strict=True))
-    if fits and not any(n % top for n in patch):
+    if len(patch) == len(shape) and all(
+        n % top == 0 and (n == side or 2 * top <= n < side)  # else tiles would not overlap
+        for n, side in zip(patch, shape, strict=True)
+    ):
         return []
     return [
         f"train_vqvae.patch = {patch}: it needs {len(shape)} multiples of {top}, the largest "
-        f"downsampling of train_vqvae.levels, none above those of ingest.shape = {shape}"
+        f"downsampling of train_vqvae.levels; along each axis that of ingest.shape = {shape}, or "
+        f"less and then {2 * top} at least"
     ]
+
+
+def _flip_faults(values: Any) -> list[str]:
+    """Axes to mirror that the volumes do not have."""
+    try:
+        dims = len(values["ingest"]["shape"])
+        flips = [int(axis) for axis in (values["train_vqvae"].get("augment") or {})["flips"]]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return []
+    if all(axis < dims for axis in flips):
+        return []
+    return [f"train_vqvae.augment.flips = {flips}: axes 0 to {dims - 1} can be mirrored"]
 
 
 def _covariate_faults(values: Any) -> list[str]:

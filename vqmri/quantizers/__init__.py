@@ -7,8 +7,8 @@ from vqmri.quantizers.base import Quantized, Quantizer
 from vqmri.quantizers.clusters import Initialisation
 from vqmri.quantizers.codebook_loss import CodebookLossQuantizer
 from vqmri.quantizers.ema import EMAQuantizer
-from vqmri.quantizers.ema_codebook import one_update
 from vqmri.quantizers.nearest import nearest, squared_distances
+from vqmri.quantizers.parts import one_update
 from vqmri.quantizers.projected import ProjectedQuantizer
 
 Kind = Literal["codebook_loss", "ema", "projected"]

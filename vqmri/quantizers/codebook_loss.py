@@ -19,6 +19,7 @@ from vqmri.quantizers.base import (
 from vqmri.quantizers.clusters import Initialisation, dead_codes, draw, starting_rule
 from vqmri.quantizers.distributed import chosen_by_rank_0, sum_over_ranks
 from vqmri.quantizers.nearest import nearest
+from vqmri.quantizers.parts import MovedByData
 from vqmri.shapes import Latents
 
 USE_DECAY = 0.99
@@ -26,7 +27,7 @@ USE_DECAY = 0.99
 
 
 @final
-class CodebookLossQuantizer(Quantizer):
+class CodebookLossQuantizer(MovedByData, Quantizer):
     """The codebook is a parameter with its own loss (van den Oord et al. 2017, eq. 3).
 
     loss = mean((sg[z_e] − e)²) + β mean((z_e − sg[e])²). The use of each code is counted, and a
@@ -72,7 +73,7 @@ class CodebookLossQuantizer(Quantizer):
                 self._choose_vectors(tokens)
             codes = nearest(tokens, self.codebook)
             if self.training:
-                self._count(codes)
+                self.update(codes)
             grid_codes = as_grid(codes, latents)
             quantized = self.decode([grid_codes])
             loss = pull(quantized, latents) + self.commitment_cost * pull(latents, quantized)
@@ -95,6 +96,8 @@ class CodebookLossQuantizer(Quantizer):
             self.vectors[dead] = chosen_by_rank_0(draw, tokens, int(dead.sum()))
             self.mean_count[dead] = self.mean_count.mean()
 
-    def _count(self, codes: Int[Tensor, " tokens"]) -> None:
+    @torch.no_grad()
+    def follow(self, codes: Int[Tensor, " tokens"]) -> None:  # type: ignore[override]
+        """Count the use of the codes."""
         counts = torch.bincount(codes, minlength=self.num_embeddings)
         self.mean_count.lerp_(sum_over_ranks(counts).float(), 1 - USE_DECAY)

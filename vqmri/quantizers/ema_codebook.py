@@ -1,17 +1,15 @@
 """Vectors that follow an exponential moving average of the tokens that fall to them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqmri.quantizers.clusters import dead_codes, draw, totals
 from vqmri.quantizers.distributed import Choose, chosen_by_rank_0, sum_over_ranks
+from vqmri.quantizers.parts import MovedByData
 
 
-class EMACodebook(nn.Module):
+class EMACodebook(MovedByData):
     """EMA vectors with initialisation from data and restart of dead codes.
 
     van den Oord et al. 2017, appendix A.1: with n_k the tokens of a batch that fell to code k,
@@ -35,7 +33,6 @@ class EMACodebook(nn.Module):
     def __init__(self, num_embeddings: int, embedding_dim: int, *, decay: float) -> None:
         super().__init__()
         self.decay = decay
-        self._waiting: list[tuple[Tensor, Tensor]] | None = None
         self.register_buffer("vectors", torch.zeros(num_embeddings, embedding_dim))
         self.register_buffer("mean_count", torch.zeros(num_embeddings))
         self.register_buffer("mean_sum", torch.zeros(num_embeddings, embedding_dim))
@@ -51,14 +48,8 @@ class EMACodebook(nn.Module):
         self.initialised.fill_(True)
 
     @torch.no_grad()
-    def update(self, tokens: Float[Tensor, "tokens dim"], codes: Int[Tensor, " tokens"]) -> None:
-        """One step of the averages, then restart the dead codes at random tokens.
-
-        Within `one_update` the step is taken at its end.
-        """
-        if self._waiting is not None:
-            self._waiting.append((tokens, codes))
-            return
+    def follow(self, tokens: Float[Tensor, "tokens dim"], codes: Int[Tensor, " tokens"]) -> None:  # type: ignore[override]
+        """One step of the averages, then restart the dead codes at random tokens."""
         counts, sums = totals(tokens, codes, self.vectors.shape[0])
         self.mean_count.lerp_(sum_over_ranks(counts).float(), 1 - self.decay)
         self.mean_sum.lerp_(sum_over_ranks(sums), 1 - self.decay)
@@ -73,31 +64,3 @@ class EMACodebook(nn.Module):
         self.vectors[which] = vectors
         self.mean_count[which] = count
         self.mean_sum[which] = vectors * count
-
-    def wait(self) -> None:
-        """Keep what falls to the codes from now on."""
-        self._waiting = []
-
-    def catch_up(self) -> None:
-        """Take one step with all that was kept."""
-        waiting, self._waiting = self._waiting, None
-        if waiting:
-            tokens, codes = zip(*waiting, strict=True)
-            self.update(torch.cat(tokens), torch.cat(codes))
-
-
-@contextmanager
-def one_update(model: nn.Module) -> Iterator[None]:
-    """What a batch in several parts does to the codebooks in here, it does as if it were whole.
-
-    All parts are quantized with the same vectors, which move once, at the end. (A codebook that is
-    not initialised yet takes its first vectors from the first part.)
-    """
-    codebooks = [module for module in model.modules() if isinstance(module, EMACodebook)]
-    for codebook in codebooks:
-        codebook.wait()
-    try:
-        yield
-    finally:
-        for codebook in codebooks:
-            codebook.catch_up()

@@ -101,18 +101,21 @@ def plan(
             wanted = Params.model_validate(values)
             needs = _vqvae_needs(wanted, store, device)
             total = _in_all(needs, wanted, scans, store, device)
-            if total <= available:
-                prior = _prior(values, store, device, available)
-                checked = Params.model_validate(values)
-                forecasts = _forecasts(checked, (needs, prior), total, device)
-                return Planned(
-                    values, checked, scans, forecasts, device.type, available, tuple(tried)
-                )
-            tried.append(f"{size:g} mm{', ' * bool(relief)}{relief}: {total / GIB:.2f} GiB")
+            if total > available:
+                tried.append(f"{size:g} mm{', ' * bool(relief)}{relief}: {total / GIB:.2f} GiB")
+                continue
+            prior = _prior(values, store, device, available)
+            least = PROCESS[device.type] + prior.memory
+            if least > available:
+                tried.append(f"{size:g} mm, train_prior with one item: {least / GIB:.2f} GiB")
+                break
+            checked = Params.model_validate(values)
+            forecasts = _forecasts(checked, (needs, prior), total, device)
+            return Planned(values, checked, scans, forecasts, device.type, available, tuple(tried))
     lines = "\n".join(f"  {line}" for line in tried)
     raise ParamsError(
         f"nothing fits into {available / GIB:.2f} GiB of {device.type} memory. What "
-        f"train_vqvae would need:\n{lines}\n"
+        f"would be needed:\n{lines}\n"
         "Ask for a coarser --spacing, or run on a device with more memory (--memory says how much)."
     )
 
@@ -220,19 +223,14 @@ def _prior(
 ) -> Footprint:
     """What the prior needs, for as much of its batch at a time as fits; that is put into `values`.
 
-    ParamsError when nothing fits.
+    Where not even one item fits: for one.
     """
     size = values["train_prior"]["batch_size"]
     while True:
         params = Params.model_validate(values)
         needs = _prior_needs(params, store, device)
-        if PROCESS[device.type] + needs.memory <= available:
+        if size == 1 or PROCESS[device.type] + needs.memory <= available:
             return needs
-        if size == 1:
-            raise ParamsError(
-                f"train_prior: its memory, {(PROCESS[device.type] + needs.memory) / GIB:.2f} GiB "
-                f"for one item, is above {available / GIB:.2f} GiB. Ask for a coarser --spacing."
-            )
         size //= 2
         values["train_prior"]["micro_batch"] = size
 

@@ -27,7 +27,7 @@ from vqmri.scans.volume import Record, code_box
 from vqmri.stages.in_work import in_work
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.batches import batch_indices
-from vqmri.training.device import choose_device, is_leader, mixed_precision
+from vqmri.training.device import is_leader, mixed_precision
 from vqmri.training.loop import Task, fit
 from vqmri.training.model_folder import HISTORY, write_model
 from vqmri.training.optim import adamw
@@ -84,7 +84,7 @@ def train_prior(
             num_embeddings=store.num_embeddings,
             covariates=to_json(covariates),
         )
-        model = Prior(**arguments).to(choose_device())
+        model = Prior(**arguments)
         data_in_memory = _load(store, covariates)
         model.fit_gains(data_in_memory.train)
         history = _fit(params, model, data_in_memory, work.state, tracker)

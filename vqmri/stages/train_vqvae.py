@@ -34,7 +34,7 @@ from vqmri.training.optim import Muon
 from vqmri.training.ranks import start_fabric
 from vqmri.vqvae import VQVAE
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 REGISTERED = "vqmri-vqvae"
 BYTES_IN_MEMORY = 2**30
 """Of training volumes that are kept there; more are read from the store as they are needed."""
@@ -93,7 +93,7 @@ def _fit(
         spatial_dims=len(store.shape) - 1,
         spectral_cost=settings.spectral_cost,
         adversarial_cost=settings.adversarial_cost,
-    ).to(fabric.device)
+    )
     if settings.activation_checkpointing:
         model.recompute_activations()
     records = store.of_split(TRAIN)

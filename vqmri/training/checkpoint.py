@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn, optim
 
+from vqmri.errors import IntegrityError
 from vqmri.outputs import replace_file, sha256_of
 
 KEPT = 2
@@ -34,16 +35,32 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, model: nn.Module, optimiser: optim.Optimizer
+    folder: Path,
+    model: nn.Module,
+    optimiser: optim.Optimizer,
+    agree: Callable[[str | None], str | None] = lambda name: name,
 ) -> tuple[int, list[Any]]:
     """Restore the newest checkpoint whose bytes are right; returns its step and its history.
 
     Without one: (0, []), and nothing is changed.
+
+    agree: what this process has found to what all that train together take, the first one's.
+        IntegrityError when this process does not have that
     """
-    for path in _newest_first(folder):
-        if sha256_of(path) == path.stem.rsplit("-", 1)[1]:
-            return _restore(path, model, optimiser)
-    return 0, []
+    found = [path.name for path in _newest_first(folder) if _is_right(path)]
+    name = agree(found[0] if found else None)
+    if name is None:
+        return 0, []
+    if name not in found:
+        raise IntegrityError(
+            f"{folder / name} is damaged or not there, but another process trains on from it. All "
+            "processes must see the same folder; start them again."
+        )
+    return _restore(folder / name, model, optimiser)
+
+
+def _is_right(path: Path) -> bool:
+    return sha256_of(path) == path.stem.rsplit("-", 1)[1]
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -20,11 +20,11 @@ from vqmri.training.device import mixed_precision
 from vqmri.vqvae import VQVAE
 from vqmri.vqvae.blocks import ResidualBlock
 
-ALLOCATED = 1.2
+ALLOCATED = 1.15
 """Bytes that the allocator holds for each byte in use.
 
-Freed pieces are not always of a size that is asked for again. Six configurations on the CPU, glibc:
-1.06 to 1.5, the more the smaller the tensors are; on CUDA it was not measured.
+Freed pieces are not always of a size that is asked for again. Seven configurations on the CPU,
+glibc: 1.0 to 1.4; on CUDA it was not measured.
 """
 
 _FLOAT = 4

@@ -84,7 +84,8 @@ def fit(
     batch, and all end with equal weights. DivergedError when the loss or its gradient is not
     finite, OutOfMemoryError when the device's memory does not do.
     """
-    with explained(task.name, fabric.device, plan.batch_size, plan.micro_batch):
+    at_a_time = len(own_slots(fabric, plan.batch_size, plan.micro_batch)[0])
+    with explained(task.name, fabric.device, plan.batch_size, at_a_time):
         return _Run(task, optimiser, plan, fabric).go(checkpoints, tracker)
 
 
@@ -94,18 +95,20 @@ class _Run:
     def __init__(self, task: Task, optimiser: optim.Optimizer, plan: Plan, fabric: Fabric) -> None:
         self.task, self.optimiser, self.plan, self.fabric = task, optimiser, plan, fabric
         self.slots = own_slots(fabric, plan.batch_size, plan.micro_batch)
+        self.model = fabric.setup_module(task.model)  # on its device from here on
         self.kept = nn.ModuleDict({"model": task.model})
         self.published = task.model
         if plan.average_decay is not None:
             self.average = averaged(task.model, plan.average_decay)
             self.kept["average"] = self.average
             self.published = self.average.module.eval()
-        self.model = fabric.setup_module(task.model, move_to_device=False)
 
     def go(self, checkpoints: Path, tracker: Tracker) -> list[Row]:
         plan, leads = self.plan, self.fabric.is_global_zero
         self.fabric.barrier()  # the leader has made the folder
-        done, history = load_checkpoint(checkpoints, self.kept, self.optimiser)
+        done, history = load_checkpoint(
+            checkpoints, self.kept, self.optimiser, agree=self.fabric.broadcast
+        )
         saved_at = time.monotonic()
         with _progress(self.task.name, done, plan.steps, silent=not leads) as bar:
             while done < plan.steps:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -10,28 +11,29 @@ from vqmri.errors import OutOfMemoryError
 
 GIB = 2**30
 
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
 
 def total_memory(device: torch.device) -> int:
-    """Bytes of memory that the device has."""
+    """Bytes of memory that the device has; on the CPU those that its container may use."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    texts = [Path(name).read_text().strip() for name in _CGROUP_LIMITS if Path(name).is_file()]
+    limits = [int(text) for text in texts if text.isdigit()]  # or "max"
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits])
 
 
 @contextmanager
-def explained(
-    name: str, device: torch.device, batch_size: int, micro_batch: int | None
-) -> Iterator[None]:
+def explained(name: str, device: torch.device, batch_size: int, at_a_time: int) -> Iterator[None]:
     """Turn a failed allocation into OutOfMemoryError, which says what to lower.
 
-    name: of the section of params.yaml
+    name: of the section of params.yaml; at_a_time: items of a batch that pass through the model
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if not _is_out_of_memory(error):
             raise
-        at_a_time = micro_batch or batch_size
         raise OutOfMemoryError(
             f"{name}: out of memory on {device.type}, which has {total_memory(device) / GIB:.1f} "
             f"GiB ({_first_line(error)}). {at_a_time} items of a batch of {batch_size} pass "
