@@ -46,7 +46,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, dict[str
         "held_out": 0.34,
     }  # fmt: skip
     values["train_prior"]["conditions"] = []
-    values["train_vqvae"]["steps"] = 60
+    values["train_vqvae"] |= {"steps": 200, "learning_rate": 0.005}
     values["sample"]["count"] = 2
     values["study"] = None
     return run_stages(values, root)
@@ -68,7 +68,7 @@ def test_label_maps_are_reconstructed_and_measured(
     labelled: tuple[Layout, dict[str, float]],
 ) -> None:
     metrics = labelled[1]
-    assert metrics["label_accuracy"] > 0.7  # the background alone is 78 %; 60 steps
+    assert metrics["label_accuracy"] > 0.85  # more than the background, which is 78 %
     assert 0 <= metrics["label_dice"] <= 1
     assert "psnr_db" in metrics
 
