@@ -140,7 +140,7 @@ print(peak() - before)
 @pytest.mark.parametrize(
     ("batch", "space", "within"),
     [
-        (4, (40, 56, 40), 0.3),  # the allocator's share differs by a tenth from run to run
+        (4, (40, 56, 40), 0.25),  # the allocator's share differs by a tenth from run to run
         pytest.param(2, (80, 112, 80), 0.2, marks=pytest.mark.long),
         pytest.param(1, (160, 224, 160), 0.2, marks=pytest.mark.long),
     ],

@@ -84,17 +84,24 @@ def fit(
     batch, and all end with equal weights. DivergedError when the loss or its gradient is not
     finite, OutOfMemoryError when the device's memory does not do.
     """
-    at_a_time = len(own_slots(fabric, plan.batch_size, plan.micro_batch)[0])
-    with explained(task.name, fabric.device, plan.batch_size, at_a_time):
-        return _Run(task, optimiser, plan, fabric).go(checkpoints, tracker)
+    slots = own_slots(fabric, plan.batch_size, plan.micro_batch)
+    with explained(task.name, fabric.device, plan.batch_size, at_a_time=len(slots[0])):
+        return _Run(task, optimiser, plan, fabric, slots).go(checkpoints, tracker)
 
 
 class _Run:
     """A training and what it holds in hand."""
 
-    def __init__(self, task: Task, optimiser: optim.Optimizer, plan: Plan, fabric: Fabric) -> None:
+    def __init__(
+        self,
+        task: Task,
+        optimiser: optim.Optimizer,
+        plan: Plan,
+        fabric: Fabric,
+        slots: Sequence[range],
+    ) -> None:
         self.task, self.optimiser, self.plan, self.fabric = task, optimiser, plan, fabric
-        self.slots = own_slots(fabric, plan.batch_size, plan.micro_batch)
+        self.slots = slots
         self.model = fabric.setup_module(task.model)  # on its device from here on
         self.kept = nn.ModuleDict({"model": task.model})
         self.published = task.model

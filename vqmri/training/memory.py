@@ -27,7 +27,8 @@ def total_memory(device: torch.device) -> int:
 def explained(name: str, device: torch.device, batch_size: int, at_a_time: int) -> Iterator[None]:
     """Turn a failed allocation into OutOfMemoryError, which says what to lower.
 
-    name: of the section of params.yaml; at_a_time: items of a batch that pass through the model
+    name: of the section of params.yaml
+    at_a_time: how many items of a batch pass through the model in one go
     """
     try:
         yield
