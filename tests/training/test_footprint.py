@@ -112,8 +112,11 @@ _MEASURE = """
 import json, sys, torch
 from pathlib import Path
 from vqmri.training.autoencoding import Autoencoding
+from vqmri.training.memory import return_large_blocks
 from vqmri.training.optim import Muon
 from vqmri.vqvae import VQVAE
+
+return_large_blocks()  # as every stage does
 
 def trained(arguments, batch, space):
     model = Autoencoding(VQVAE(**arguments), spatial_dims=3).train()

@@ -43,7 +43,9 @@ def run(
     from vqmri.tracking.mlflow import tracked
     from vqmri.tracking.tracker import NullTracker
     from vqmri.training.device import is_leader
+    from vqmri.training.memory import return_large_blocks
 
+    return_large_blocks()
     with tracked(name, root) if is_leader() else nullcontext(NullTracker()) as tracker:
         section = getattr(params, name)
         tracker.params({"seed": params.seed, name: section.model_dump() if section else None})

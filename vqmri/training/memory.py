@@ -1,5 +1,6 @@
 """The memory of the device, and what to say when it does not do."""
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from vqmri.errors import OutOfMemoryError
 
 GIB = 2**30
 
+LARGE = 4 * 2**20
+"""Bytes."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -21,6 +26,19 @@ def total_memory(device: torch.device) -> int:
     texts = [Path(name).read_text().strip() for name in _CGROUP_LIMITS if Path(name).is_file()]
     limits = [int(text) for text in texts if text.isdigit()]  # or "max"
     return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits])
+
+
+def return_large_blocks() -> None:
+    """From here on this process returns freed blocks of LARGE bytes to the system at once.
+
+    By itself glibc raises that size up to 32 MiB as such blocks are freed. What is smaller stays on
+    its heap, in pieces into which the next tensor often does not fit. mallopt(3) has the two
+    settings; C libraries without it are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, LARGE)
+        mallopt(_TRIM_THRESHOLD, 2 * LARGE)
 
 
 @contextmanager
