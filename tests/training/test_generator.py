@@ -137,3 +137,28 @@ def test_a_prior_without_covariates_takes_none(
     assert found.sample(0, [1], Choice()).shape == (1, 2, *SPACE)
     with pytest.raises(ParamsError, match="trained without conditions"):
         found.sample(0, [1], Choice(), {"age": 30})
+
+
+def test_large_volumes_are_decoded_few_at_a_time_and_only_those_wanted(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = generator.draw(0, 0, Choice())
+    together = generator.decode(drawn)
+    decode, passed = generator.vqvae.decode, []
+
+    def spied(codes: list[torch.Tensor]) -> torch.Tensor:
+        passed.append(len(codes[0]))
+        return decode(codes)
+
+    monkeypatch.setattr(generator.vqvae, "decode", spied)
+    monkeypatch.setattr(module, "_VOXELS_AT_A_TIME", 3 * int(np.prod(SPACE)))
+    in_parts = generator.decode(drawn)
+    assert passed == [3, 3, 2]
+    np.testing.assert_allclose(in_parts[:, 0], together[:, 0], atol=1e-5)
+    passed.clear()
+    assert (generator.decode(drawn, number=4) == in_parts[:4]).all()
+    assert passed == [3, 3]
+    passed.clear()
+    monkeypatch.setattr(module, "_VOXELS_AT_A_TIME", 1)
+    assert len(generator.decode(drawn, number=2)) == 2
+    assert passed == [1, 1]

@@ -58,11 +58,8 @@ class Opened:
         return np.concatenate([volumes[:, :-1], shades.astype(volumes.dtype)], axis=1)
 
     def decode(self, codes: Sequence[np.ndarray]) -> np.ndarray:
-        """Volumes (item, channel, *space) of stored codes, in batches."""
-        levels = code_tensors(codes, self.codes.num_embeddings)
-        size = max(1, _VOXELS_PER_BATCH // int(np.prod(self.volumes.shape[1:])))
-        batches = zip(*(level.split(size) for level in levels), strict=True)
-        return np.concatenate([self.generator.decode(batch) for batch in batches])
+        """Volumes (item, channel, *space) of stored codes."""
+        return self.generator.decode(code_tensors(codes, self.codes.num_embeddings))
 
 
 def open_outputs(folders: dict[str, Path]) -> Opened:

@@ -156,7 +156,7 @@ def _draw(batch: Batch) -> bytes:
             rows=known,
             progress=lambda done: bar.update(len(numbers) * done / positions),
         )
-    volumes = generator.decode(codes)[: len(numbers)]
+    volumes = generator.decode(codes, number=len(numbers))
     drawn = [values[: len(numbers)].cpu().numpy() for values in codes]
     CodeWriter(Path(batch.out)).write_shard(numbers[0], drawn)
     if volumes.ndim == 4:

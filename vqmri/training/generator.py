@@ -22,6 +22,7 @@ from vqmri.vqvae import VQVAE
 
 _MIN_BATCH = 8
 _POSITIONS_PER_BATCH = 4096
+_VOXELS_AT_A_TIME = 2**20  # that are decoded together; one volume if it has more
 
 
 def micro_batch(prior: Prior) -> int:
@@ -84,10 +85,18 @@ class Generator:
         )
 
     @torch.inference_mode()
-    def decode(self, codes: Sequence[Tensor]) -> Float[np.ndarray, "slot channel *space"]:
-        """Volumes of codes, intensities in [0, 1] and indices of labels if any, float32."""
-        outputs = self.vqvae.decode([values.to(self.device) for values in codes])
-        return self.vqvae.to_volumes(outputs).cpu().numpy()
+    def decode(
+        self, codes: Sequence[Tensor], *, number: int | None = None
+    ) -> Float[np.ndarray, "slot channel *space"]:
+        """Volumes of codes, intensities in [0, 1] and indices of labels if any, float32.
+
+        number: of the first slots that are wanted; they are decoded as they are among all slots
+        """
+        size = max(1, _VOXELS_AT_A_TIME // int(np.prod(self.about["shape"][1:])))
+        parts = list(zip(*(values.to(self.device).split(size) for values in codes), strict=True))
+        wanted = parts if number is None else parts[: -(-number // size)]
+        volumes = [self.vqvae.to_volumes(self.vqvae.decode(part)).cpu().numpy() for part in wanted]
+        return np.concatenate(volumes)[:number]
 
     def sample(
         self,
