@@ -67,7 +67,7 @@ from vqmri.params import Params, TrainVQVAE
 from vqmri.training.device import choose_device
 
 EQUAL_WORK, RECIPE = "vqmri equal work", "vqmri recipe"
-NUM_RES_BLOCKS = {EQUAL_WORK: [2, 3], RECIPE: [0, 5]}
+NUM_RES_BLOCKS = {EQUAL_WORK: [4, 6], RECIPE: [0, 9]}
 """Of our rows, at ÷2 and ÷4."""
 
 NAMES = (PEER, PEER_FAST, EQUAL_WORK, RECIPE)

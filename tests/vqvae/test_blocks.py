@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from vqmri.vqvae.blocks import Down, ResidualBlock, Up, depth_to_space, space_to_depth
+from vqmri.vqvae.blocks import (
+    Down,
+    PointwiseBlock,
+    ResidualBlock,
+    Up,
+    depth_to_space,
+    space_to_depth,
+)
 
 
 @pytest.mark.parametrize("space", [(4, 6), (4, 6, 2)])
@@ -27,5 +34,16 @@ def test_shapes_of_down_up_and_residual(dims: int) -> None:
     x = torch.randn(1, 8, *[8] * dims)
     low = Down(dims, 8, 16)(x)
     assert low.shape == (1, 16, *[4] * dims)
-    assert ResidualBlock(dims, 16)(low).shape == low.shape
+    for block in (ResidualBlock, PointwiseBlock):
+        assert block(dims, 16)(low).shape == low.shape
     assert Up(dims, 16, 8)(low).shape == x.shape
+
+
+def test_a_pointwise_block_sees_one_position_but_for_its_norm() -> None:
+    block = PointwiseBlock(3, 8)
+    block.body[0] = torch.nn.Identity()
+    x = torch.randn(1, 8, 4, 4, 4)
+    changed = x.clone()
+    changed[..., 1, 2, 3] += 1
+    places = (block(changed) != block(x)).any(dim=1)[0].nonzero().tolist()
+    assert places == [[1, 2, 3]]

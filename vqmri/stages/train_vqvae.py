@@ -34,7 +34,7 @@ from vqmri.training.optim import Muon
 from vqmri.training.ranks import start_fabric
 from vqmri.vqvae import VQVAE
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 REGISTERED = "vqmri-vqvae"
 BYTES_IN_MEMORY = 2**30
 """Of training volumes that are kept there; more are read from the store as they are needed."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vqmri.shapes import Features
-from vqmri.vqvae.blocks import Up, residual_blocks, same
+from vqmri.vqvae.blocks import Up, blocks_of_scale, same
 
 
 class LevelDecoder(nn.Module):
@@ -31,12 +31,12 @@ class LevelDecoder(nn.Module):
         super().__init__()
         joined = embedding_dim + (widths[0] if from_above else 0)
         layers: list[nn.Module] = [same(spatial_dims, joined, widths[0])]
-        layers += residual_blocks(spatial_dims, widths[0], num_res_blocks[0])
+        layers += blocks_of_scale(spatial_dims, widths[0], num_res_blocks[0])
         for index, (before, after) in enumerate(pairwise(widths)):
             last = finest and index == len(widths) - 2
             layers.append(Up(spatial_dims, before, after, kernel=3 if last else 1))
             if not last:
-                layers += residual_blocks(spatial_dims, after, num_res_blocks[index + 1])
+                layers += blocks_of_scale(spatial_dims, after, num_res_blocks[index + 1])
         self.body = nn.Sequential(*layers)
 
     def forward(self, quantized: Features, above: Tensor | None) -> Tensor:

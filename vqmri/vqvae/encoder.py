@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from vqmri.shapes import Volumes
-from vqmri.vqvae.blocks import Down, residual_blocks
+from vqmri.vqvae.blocks import Down, blocks_of_scale
 
 
 class Encoder(nn.Module):
@@ -24,7 +24,7 @@ class Encoder(nn.Module):
         self.scales = nn.ModuleList(
             nn.Sequential(
                 Down(spatial_dims, before, after),
-                *residual_blocks(spatial_dims, after, number),
+                *blocks_of_scale(spatial_dims, after, number),
             )
             for (before, after), number in zip(pairwise(widths), num_res_blocks, strict=True)
         )

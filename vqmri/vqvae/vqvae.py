@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vqmri.quantizers import Quantized, Quantizer, build_quantizer
 from vqmri.shapes import Volumes
-from vqmri.vqvae.blocks import ResidualBlock, same
+from vqmri.vqvae.blocks import Residual, same
 from vqmri.vqvae.decoder import LevelDecoder
 from vqmri.vqvae.encoder import Encoder
 from vqmri.vqvae.tiles import Tile, core, core_within, covered, tiles, weights
@@ -106,7 +106,7 @@ class VQVAE(nn.Module):
     def recompute_activations(self) -> None:
         """Keep only the inputs of residual blocks for the backward pass: less memory, more time."""
         for module in self.modules():
-            if isinstance(module, ResidualBlock):
+            if isinstance(module, Residual):
                 module.recompute = True
 
     def forward(self, volumes: Volumes) -> Reconstruction:
