@@ -36,15 +36,26 @@ from benchmarks.volumes import Split, closeness, read_split
 from vqmri.cli import PRESETS
 from vqmri.errors import VqmriError
 from vqmri.outputs.manifest import digest
-from vqmri.params import Params, TrainVQVAE
+from vqmri.params import Level, Params, TrainVQVAE
 from vqmri.training.device import choose_device
 
 PRESET = "hippocampus"
+NUM_EMBEDDINGS = 256
+"""Of the peers, as most quantizers' rows have it; the preset's own may differ."""
+
 DCT = "3D DCT"
 NAMES = [*QUANTIZERS, *PEERS, DCT]
 PACKAGES = ("monai", "numpy", "scipy", "torch", "vqmri")
 
 Row = dict[str, Any]
+
+
+def settings_of_preset() -> TrainVQVAE:
+    """The preset's, with NUM_EMBEDDINGS codes."""
+    preset = Params.load(PRESETS / f"{PRESET}.yaml").train_vqvae
+    [level] = preset.levels
+    levels = [Level(downsampling=level.downsampling, num_embeddings=NUM_EMBEDDINGS)]
+    return preset.model_copy(update={"levels": levels})
 
 
 def run(
@@ -169,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         split = read_split(options.volumes)
-        settings = Params.load(PRESETS / f"{PRESET}.yaml").train_vqvae
+        settings = settings_of_preset()
         rows = run(options.only, split, settings, steps=options.steps, seed=options.seed)
     except VqmriError as error:
         print(f"benchmarks.quantizers: {error}", file=sys.stderr)

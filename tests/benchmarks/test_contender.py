@@ -4,13 +4,11 @@ import pytest
 
 from benchmarks.own import QUANTIZERS, quantizer_options
 from benchmarks.peers import PEERS
-from benchmarks.quantizers import PRESET, build, rates
+from benchmarks.quantizers import build, rates, settings_of_preset
 from benchmarks.volumes import read_split
-from vqmri.cli import PRESETS
 from vqmri.errors import InputError
-from vqmri.params import Params
 
-SETTINGS = Params.load(PRESETS / f"{PRESET}.yaml").train_vqvae
+SETTINGS = settings_of_preset()
 
 BITS_PER_CODE = {
     "codebook_loss K=256": 8,

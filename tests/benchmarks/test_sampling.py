@@ -50,7 +50,7 @@ KEYS = {
 def test_the_presets_grid_is_the_one_of_its_codes() -> None:
     assert WORK.grid == (10, 14, 10)
     assert WORK.times(2) == (20, 28, 20)
-    assert WORK.num_embeddings == 256
+    assert WORK.num_embeddings == 300
 
 
 def test_missed_positions_are_counted_over_all_positions() -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,10 @@ def test_ours_is_as_large_as_the_peer_and_one_does_equal_work(volumes: Path) -> 
 
 
 def test_all_have_the_same_grid_and_codebook() -> None:
+    [level] = SETTINGS.levels
     for name in NAMES:
         contender = build(name, SETTINGS, Clock(1.0), spacing=SPACING, seed=0, device=CPU)
-        assert contender.bits_per_voxel((16, 24, 16)) == 8 / 64
+        assert contender.bits_per_voxel((16, 24, 16)) == math.log2(level.num_embeddings) / 64
         assert contender.name == name
 
 
