@@ -18,8 +18,8 @@ def resident():
 
 if sys.argv[1] == "returned":
     return_large_blocks()
-torch.ones(7 * LARGE, dtype=torch.uint8)  # and freed: glibc takes its size for the usual
-blocks = [torch.ones(2 * LARGE, dtype=torch.uint8) for _ in range(40)]
+torch.ones(7 * LARGE // 4, dtype=torch.uint8)  # and freed: glibc takes its size for the usual
+blocks = [torch.ones(5 * LARGE // 4, dtype=torch.uint8) for _ in range(10)]
 del blocks[:-1]
 print(resident())
 """
@@ -37,4 +37,4 @@ def test_large_blocks_are_returned_though_a_later_one_is_in_use() -> None:
         )
         for how in ("default", "returned")
     )  # fmt: skip
-    assert default - returned > 0.9 * 39 * 2 * LARGE
+    assert default - returned > 0.9 * 9 * 5 * LARGE // 4
