@@ -13,7 +13,7 @@ from vqmri.errors import OutOfMemoryError
 GIB = 2**30
 
 LARGE = 16 * 2**20
-"""Bytes. At 4 MiB a step of the preset hippocampus, whose tensors have 6 to 12, takes a tenth more."""
+"""Bytes. The preset hippocampus has tensors of 6 to 12 MiB: at 4 a step takes a tenth more."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
