@@ -116,7 +116,7 @@ def _fit(
     def inputs(step: int, slots: range) -> list[Tensor]:
         chosen = batch(step)
         items = [chosen[slot] for slot in slots]
-        return [data.train_rows[items], *(values[items] for values in data.train)]
+        return [torch.from_numpy(x.numpy()[items]) for x in (data.train_rows, *data.train)]
 
     def terms(
         model: nn.Module, step: int, slots: range, inputs: Sequence[Tensor]

@@ -33,7 +33,8 @@ class Task:
     """What is trained.
 
     inputs: step and places in its batch to the tensors of these items, on the CPU; it is called
-        ahead of its turn, from another thread
+        ahead of its turn, from another thread, and computes nothing with torch: that would start a
+        second team of threads, beside which a step takes up to half as long again
     terms: the model, ready to be called, the step, the places and their inputs on the device, to
         the terms of the loss, scalars; the one called "loss" is minimised
     subjects: step to the subjects in its batch, for the message when the loss diverges
