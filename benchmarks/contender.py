@@ -11,13 +11,11 @@ from torch import Tensor, nn, optim
 from tqdm import tqdm
 
 from benchmarks.volumes import Side, Stack, closeness
+from vqmri.codes import bits_per_position
 from vqmri.errors import DivergedError
 from vqmri.evaluation.codebook import Usage
 from vqmri.quantizers import one_update
 from vqmri.training.batches import batch_indices, item_seed, step_seed
-
-REAL_BITS = 32
-"""What a real gain costs: it is stored as float32."""
 
 Vary = Callable[[Tensor, Sequence[int]], Tensor]
 """A batch, (batch, 1, *space), and one seed per item to what the model is trained on."""
@@ -81,7 +79,7 @@ class Contender:
         bits = 0.0
         for number, factor in zip(self.num_embeddings, self.downsamplings, strict=True):
             positions = math.prod(n // factor for n in space)
-            bits += positions * (math.log2(number) if number else REAL_BITS)
+            bits += positions * bits_per_position(number)
         return bits / math.prod(space)
 
 

@@ -4,8 +4,8 @@
         [--picture FILE.png] [--only RATE …]
 
 Run it in an ingested project. Each row is the network of presets/hippocampus.yaml with other levels
-of codes, trained for so many minutes of training steps as that preset asks for, augmentation and
-average included; the learning rate follows the share of the time that has gone, as in
+of codes, trained for so many minutes of training steps as that preset asks for, augmentation
+included; the learning rate follows the share of the time that has gone, as in
 benchmarks/training.py. A rate's name is its levels, `downsampling:codes`, finest first. Where a
 level needs a scale that the preset's network lacks, the network goes on as its last scale is.
 

@@ -100,18 +100,18 @@ def own_contender(
         num_embeddings=published.num_embeddings,
         downsamplings=published.downsamplings,
         gradient_norm=MAX_GRADIENT_NORM,
-        vary=variation(settings, spacing),
+        vary=variation(settings, spacing, device),
         after_step=after_step,
         published=published,
     )
 
 
-def variation(settings: TrainVQVAE, spacing: Sequence[float]) -> Vary:
+def variation(settings: TrainVQVAE, spacing: Sequence[float], device: torch.device) -> Vary:
     """Augmentation and cutting to patches, each if it is asked for. spacing: mm."""
     augmentation = None
     if settings.augment is not None:
         options = augmentation_arguments(settings.augment, spacing=spacing)
-        augmentation = Augmentation(labelled=False, **options)
+        augmentation = Augmentation(device=device, labelled=False, **options)
 
     def vary(volumes: Tensor, seeds: Sequence[int]) -> Tensor:
         if augmentation is not None:

@@ -17,7 +17,7 @@ multiply-adds of a step within 10 % of MONAI's), what is left is how the work is
 and activation, the loss, optimiser and schedule, the start and the decay of the codebook, and the
 precision. The recipe has as many parameters but puts its residual blocks at the coarse scale, where
 each costs an eighth; it takes more steps in the same time, and that is a choice of network, not a
-better implementation. Both are trained as the preset says, without its augmentation and average.
+better implementation. Both are trained as the preset says, without its augmentation.
 Codebook size, dimension and downsampling are the same everywhere.
 
 What to bear in mind:

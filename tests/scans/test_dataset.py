@@ -100,6 +100,17 @@ def test_extents_are_those_along_the_axes_of_ras() -> None:
     assert extent["p95"] == pytest.approx(0.05 * 26.04 + 0.95 * 52.08)
 
 
+def test_the_foregrounds_extents_are_those_of_scans_that_are_cropped_about_it() -> None:
+    steps = [[{"step": "crop", "start": [0, 0, 0], "about": "scan"}]]
+    steps += [
+        [{"step": "crop", "about": "foreground", "extent": [n, 2.0 * n, 3.0]}] for n in (4, 8)
+    ]
+    records = [record(i, steps=one) for i, one in enumerate(steps)]
+    along = describe(records, {})["raw"]["foreground_extent"]
+    assert [(axis["min"], axis["max"]) for axis in along] == [(4, 8), (8, 16), (3, 3)]
+    assert along[0]["p95"] == pytest.approx(0.05 * 4 + 0.95 * 8)
+
+
 def test_covariates_are_numbers_or_names() -> None:
     found = describe(RECORDS, SUMMARIES)["covariates"]
     assert list(found) == ["age", "sex"]
@@ -132,6 +143,7 @@ def test_pictures_have_a_shape_alone() -> None:
     assert found["raw"]["orientations"] == {}
     assert found["raw"]["spacing_per_axis"] == []
     assert found["raw"]["ras_extent"] == []
+    assert found["raw"]["foreground_extent"] == []
     json.dumps(found, allow_nan=False)
 
 

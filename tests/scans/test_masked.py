@@ -77,7 +77,18 @@ def test_the_middle_of_the_foreground_comes_to_the_middle(masked: bool) -> None:
     assert np.array_equal(done.volume.affine[:3, 3], start)
     # without it the head, which is off the centre, is cut off
     centred = normalise(scan, shape=shape, **OPTIONS)
-    assert centred.steps[-1]["start"] == [7, 9, 5]
+    assert centred.steps[-1] == {"step": "crop", "start": [7, 9, 5], "about": "scan"}
+
+
+def test_the_extent_of_the_foreground_is_noted_in_millimetres() -> None:
+    scan = head()
+    assert scan.mask is not None
+    voxels = [np.flatnonzero(scan.mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    for size in (1.0, 0.5):
+        options = OPTIONS | {"spacing": (size,) * 3}
+        done = normalise(scan, shape=(16, 16, 16), foreground_crop=True, **options)
+        expected = [float(np.ptp(there)) + 1 for there in voxels]
+        assert done.steps[-1]["extent"] == pytest.approx(expected, abs=2 * (1 - size))
 
 
 def test_a_speck_is_no_foreground() -> None:

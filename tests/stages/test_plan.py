@@ -28,6 +28,7 @@ def dataset(
         "splits": {"train": {"scans": number, "subjects": number}},
         "raw": {
             "ras_extent": [dict.fromkeys(names, length) for length in extent],
+            "foreground_extent": [],
             "ras_spacing": [dict.fromkeys(names[:-1], size) for size in spacing],
         },
     }
@@ -102,6 +103,20 @@ def test_bits_per_voxel_are_summed_over_levels(tiny: Params) -> None:
     assert bits_per_voxel(settings) == 7 / 4**3 + 10 / 8**3
     projected = Params.load(REPO / "presets/hippocampus-projected.yaml").train_vqvae
     assert bits_per_voxel(projected) == pytest.approx((math.log2(300) + 3) / 4**3)
+    real = projected.quantizer.model_copy(update={"num_gains": None})
+    dearer = projected.model_copy(update={"quantizer": real})
+    assert bits_per_voxel(dearer) == pytest.approx((math.log2(300) + 32) / 4**3)
+
+
+def test_volumes_cover_the_foreground_where_it_is_cropped_about(tiny: Params) -> None:
+    described = dataset(20, (200.0, 200.0, 160.0), (1.0, 1.0, 1.0))
+    described["raw"]["foreground_extent"] = [{"p95": length} for length in (140.0, 180.0, 130.0)]
+    assert scans_of(tiny, described).extent == (200, 200, 160)
+    ingest = tiny.ingest.model_copy(update={"foreground_crop": True})
+    cropped = tiny.model_copy(update={"ingest": ingest})
+    assert scans_of(cropped, described).extent == (140, 180, 130)
+    described["raw"]["foreground_extent"] = []  # ingested before it was asked for
+    assert scans_of(cropped, described).extent == (200, 200, 160)
 
 
 def test_pictures_and_an_old_description_are_refused(tiny: Params) -> None:

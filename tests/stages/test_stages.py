@@ -122,6 +122,12 @@ def test_fragments_that_a_kill_left_are_not_published(
     (out,) = copy_of_finished.work.glob("codes-*/out")
     (out / "codes.zarr/level_0/c/0/0/0/0.0123abcd.partial").write_bytes(b"half a shard")
     (out / ".zarr.json.part").write_bytes(b"half")
+    (out.parent / "state/.step.part").write_bytes(b"half a checkpoint")
+    with monkeypatch.context() as patch:
+        patch.setattr("vqmri.codes.store.CodeWriter.finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            encode(tiny, copy_of_finished)
+    assert not list(out.parent.rglob(".*.part"))
     encode(tiny, copy_of_finished)
     assert (copy_of_finished.output("codes") / "MANIFEST.json").read_bytes() == expected
 

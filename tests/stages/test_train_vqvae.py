@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import run_stages, tiny_values
+from vqmri.build.training import deciding
 from vqmri.errors import OutOfMemoryError, ParamsError
 from vqmri.layout import Layout
 from vqmri.params import Params
@@ -52,9 +53,17 @@ def test_a_collapsed_codebook_is_warned_of(
     with caplog.at_level(logging.WARNING):
         train_vqvae(Params.model_validate(values), ingested(finished, tmp_path))
     (record,) = caplog.records
-    assert "of the codes of level_0 are in use at the end: the codebook has collapsed" in str(
+    assert "of the codes of level_0 are in use at step 1: the codebook has collapsed" in str(
         record.getMessage()
     )
+
+
+def test_how_much_is_in_memory_at_a_time_decides_nothing() -> None:
+    def decided(**changes: Any) -> dict[str, Any]:
+        return deciding(Params.model_validate(values_with(**changes)).train_vqvae)
+
+    assert decided(micro_batch=2, activation_checkpointing=True) == decided()
+    assert decided(batch_size=2) != decided()
 
 
 def test_a_healthy_codebook_is_not(

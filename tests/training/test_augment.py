@@ -5,6 +5,7 @@ import torch
 
 from vqmri.training.augment import Augmentation, cut
 
+CPU = torch.device("cpu")
 NOTHING: dict[str, Any] = {"flips": [], "rotation": 0.0, "scaling": 0.0, "contrast": 0.0}
 
 
@@ -17,13 +18,19 @@ def volumes(labelled: bool) -> torch.Tensor:
 @pytest.mark.parametrize("labelled", [False, True])
 def test_nothing_asked_for_is_nothing_done(labelled: bool) -> None:
     before = volumes(labelled)
-    vary = Augmentation(labelled=labelled, translation=[0.0] * 3, **NOTHING)
+    vary = Augmentation(device=CPU, labelled=labelled, translation=[0.0] * 3, **NOTHING)
     torch.testing.assert_close(vary(before, [1, 2, 3]), before, atol=1e-5, rtol=0)
 
 
 def test_what_is_done_to_an_item_depends_on_its_seed_alone() -> None:
     vary = Augmentation(
-        labelled=True, flips=[0, 2], rotation=15, scaling=0.1, translation=[2.0] * 3, contrast=0.3
+        device=CPU,
+        labelled=True,
+        flips=[0, 2],
+        rotation=15,
+        scaling=0.1,
+        translation=[2.0] * 3,
+        contrast=0.3,
     )
     before = volumes(labelled=True)
     torch.manual_seed(5)
@@ -37,7 +44,13 @@ def test_what_is_done_to_an_item_depends_on_its_seed_alone() -> None:
 
 def test_labels_stay_labels_and_intensities_stay_in_range() -> None:
     vary = Augmentation(
-        labelled=True, flips=[1], rotation=30, scaling=0.3, translation=[3.0] * 3, contrast=1.0
+        device=CPU,
+        labelled=True,
+        flips=[1],
+        rotation=30,
+        scaling=0.3,
+        translation=[3.0] * 3,
+        contrast=1.0,
     )
     varied = vary(volumes(labelled=True), [1, 2, 3])
     assert set(varied[:, 1].unique().tolist()) == {0.0, 1.0, 2.0}
@@ -49,7 +62,7 @@ def test_image_and_label_are_moved_alike() -> None:
     label = torch.zeros(1, 1, 12, 16, 8)
     label[..., 3:8, 4:12, 2:6] = 1
     vary = Augmentation(
-        labelled=True, flips=[0, 1, 2], rotation=20, scaling=0.2, translation=[2.0] * 3,
+        device=CPU, labelled=True, flips=[0, 1, 2], rotation=20, scaling=0.2, translation=[2.0] * 3,
         contrast=0.0,
     )  # fmt: skip
     for seed in range(20):
@@ -60,7 +73,9 @@ def test_image_and_label_are_moved_alike() -> None:
 
 
 def test_a_flip_is_a_mirror_in_half_of_the_items() -> None:
-    vary = Augmentation(labelled=False, translation=[0.0] * 3, **(NOTHING | {"flips": [1]}))
+    vary = Augmentation(
+        device=CPU, labelled=False, translation=[0.0] * 3, **(NOTHING | {"flips": [1]})
+    )
     before = volumes(labelled=False)[:1]
     flipped = 0
     for seed in range(60):
@@ -73,14 +88,20 @@ def test_a_flip_is_a_mirror_in_half_of_the_items() -> None:
 
 def test_the_shift_is_in_voxels_and_brings_in_zeros() -> None:
     before = torch.ones(1, 1, 20, 20, 20)
-    vary = Augmentation(labelled=False, translation=[4.0, 0.0, 0.0], **NOTHING)
+    vary = Augmentation(device=CPU, labelled=False, translation=[4.0, 0.0, 0.0], **NOTHING)
     lost = [int((vary(before, [seed])[0, 0, :, 10, 10] < 0.5).sum()) for seed in range(40)]
     assert max(lost) in (3, 4)
 
 
 def test_pictures_are_varied_too() -> None:
     vary = Augmentation(
-        labelled=False, flips=[1], rotation=10, scaling=0.1, translation=[1.0, 1.0], contrast=0.2
+        device=CPU,
+        labelled=False,
+        flips=[1],
+        rotation=10,
+        scaling=0.1,
+        translation=[1.0, 1.0],
+        contrast=0.2,
     )
     before = torch.rand(2, 3, 28, 28)
     assert vary(before, [1, 2]).shape == before.shape

@@ -54,6 +54,19 @@ def test_two_are_kept_and_the_newest_is_taken(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path, *trained(0))[0] == 3
 
 
+def test_damaged_ones_do_not_count_among_the_two(tmp_path: Path) -> None:
+    for steps in (2, 4):
+        save_checkpoint(tmp_path, steps, *trained(steps), [])
+    (newest,) = tmp_path.glob("step-00000004-*")
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    assert load_checkpoint(tmp_path, *trained(0))[0] == 2
+    save_checkpoint(tmp_path, 3, *trained(3), [])
+    assert [path.name[:13] for path in sorted(tmp_path.iterdir())] == [
+        "step-00000002",
+        "step-00000003",
+    ]
+
+
 def test_processes_take_what_the_first_one_names(tmp_path: Path) -> None:
     for steps in (1, 2):
         save_checkpoint(tmp_path, steps, *trained(steps), [])

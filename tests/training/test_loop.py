@@ -164,9 +164,29 @@ def test_out_of_memory_says_what_to_lower_with_figures() -> None:
         torch.empty(2**50)
     text = str(caught.value)
     assert re.search(r"out of memory on cpu, which has \d+\.\d GiB \(.*can't allocate memory", text)
-    assert "1 items of a batch of 4" in text
-    assert "micro_batch (it is 1 already), set train_vqvae.activation_checkpointing" in text
+    assert "At a time 1 of a batch's 4 items pass through the model: set train_vqvae.act" in text
+    assert "micro_batch" not in text
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "at_a_time", "what"),
+    [
+        ("train_vqvae", 2, r"lower train_vqvae\.micro_batch or set train_vqvae\.activation_check"),
+        ("train_prior", 2, r"lower train_prior\.micro_batch, and it goes on from there; or lower"),
+        (
+            "train_prior",
+            1,
+            r"model: lower train_prior\.channels or train_prior\.num_layers, and it",
+        ),
+    ],
+)
+def test_only_what_can_help_is_advised(name: str, at_a_time: int, what: str) -> None:
+    with (
+        pytest.raises(OutOfMemoryError, match=what),
+        explained(name, torch.device("cpu"), 4, at_a_time),
+    ):
+        torch.empty(2**50)
 
 
 def test_another_error_is_passed_on_as_it_is() -> None:

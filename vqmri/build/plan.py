@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vqmri.codes import bits_per_position
 from vqmri.errors import InputError, ParamsError
-from vqmri.params import IdxSource, ImagesSource, Params, TrainVQVAE
+from vqmri.params import IdxSource, ImagesSource, Params, Projected, TrainVQVAE
 
 COVERED = "p95"
 """Of the scans' extents along an axis, what the volumes cover."""
@@ -24,8 +25,9 @@ _RADIUS, _FEWEST_LAYERS, _MOST_LAYERS = 2, 5, 10
 class Scans:
     """What `dataset.json` says of the scans.
 
-    number: that are trained on; extent: mm along x, y, z that covers nearly all; spacing: mm, of
-    cubic voxels as large as those of the scans
+    number: that are trained on
+    extent: mm along x, y, z that covers nearly all; of their foreground, if it is cropped about
+    spacing: mm, of cubic voxels as large as those of the scans
     """
 
     number: int
@@ -50,7 +52,7 @@ class Scale:
 SCALES = (
     Scale(64**3, (4,), (64, 64), (0, 9), 32, 4, 0.002, 16),
     Scale(128**3, (4, 8), (32, 64, 96), (0, 4, 4), 32, 2, 0.002, 4),
-    Scale(math.inf, (8, 16), (32, 64, 128, 128), (1, 2, 4, 4), 64, 2, 0.001, 4),
+    Scale(math.inf, (8, 16), (32, 64, 128, 128), (1, 2, 4, 4), 64, 2, 0.002, 4),
 )
 
 
@@ -63,7 +65,10 @@ def scans_of(params: Params, dataset: Mapping[str, Any]) -> Scans:
             "`vqmri init --preset mnist` or cifar10."
         )
     try:
-        extents, spacings = dataset["raw"]["ras_extent"], dataset["raw"]["ras_spacing"]
+        raw = dataset["raw"]
+        extents, spacings = raw["ras_extent"], raw["ras_spacing"]
+        if params.ingest.foreground_crop and raw["foreground_extent"]:
+            extents = raw["foreground_extent"]
         return Scans(
             number=int(dataset["splits"]["train"]["scans"]),
             extent=tuple(float(axis[COVERED]) for axis in extents),
@@ -97,10 +102,13 @@ def proposed(params: Params, scans: Scans, spacing: float) -> dict[str, Any]:
 
 
 def bits_per_voxel(settings: TrainVQVAE) -> float:
-    """Σ over the levels of log2(number of values) / voxels per code: the rate without a prior."""
-    gains = getattr(settings.quantizer, "num_gains", None) or 1
+    """Σ over the levels of the bits of a code, and of its gain, by its voxels; without a prior."""
+    gain = 0.0
+    if isinstance(settings.quantizer, Projected):
+        gain = bits_per_position(settings.quantizer.num_gains or 0)
     return sum(
-        math.log2(level.num_embeddings * gains) / level.downsampling**3 for level in settings.levels
+        (bits_per_position(level.num_embeddings) + gain) / level.downsampling**3
+        for level in settings.levels
     )
 
 

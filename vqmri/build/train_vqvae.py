@@ -25,7 +25,7 @@ def vqvae_arguments(
 
 
 def augmentation_arguments(params: Augment, *, spacing: Sequence[float]) -> dict[str, Any]:
-    """What `Augmentation(labelled=…, **arguments)` takes. spacing: mm per axis, () for pictures."""
+    """What `Augmentation` takes beside device and labels. spacing: mm per axis, () for pictures."""
     return {
         "flips": params.flips,
         "rotation": params.rotation,

@@ -1,6 +1,6 @@
 """Integer codes at rest."""
 
-from vqmri.codes.schema import CodeMap, code_maps
+from vqmri.codes.schema import CodeMap, bits_per_position, code_maps
 from vqmri.codes.store import CodeStore, CodeWriter
 
-__all__ = ["CodeMap", "CodeStore", "CodeWriter", "code_maps"]
+__all__ = ["CodeMap", "CodeStore", "CodeWriter", "bits_per_position", "code_maps"]

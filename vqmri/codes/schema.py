@@ -1,5 +1,6 @@
 """How codes are stored."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,11 @@ class CodeMap:
         if self.num_embeddings == 0:
             return bool(np.isfinite(values).all())
         return bool((values < self.num_embeddings).all())
+
+
+def bits_per_position(num_embeddings: int) -> float:
+    """log2 K; of a gain that is a real number (0) the 32 bits as which it is stored."""
+    return math.log2(num_embeddings) if num_embeddings else 32.0
 
 
 def code_maps(

@@ -42,7 +42,7 @@ def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Wo
             shutil.rmtree(work.out.parent, ignore_errors=True)
         work.state.mkdir(parents=True, exist_ok=True)
         work.out.mkdir(exist_ok=True)
-        _remove_fragments(work.out)
+        _remove_fragments(work.out.parent)
         yield work
         Manifest.of(work.out, identity).write(work.out)
         sync(work.out)

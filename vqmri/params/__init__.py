@@ -36,8 +36,8 @@ from vqmri.params.section import BidsSuffix, Section, Seed, Share, Value
 
 __all__ = [
     "PARAMS", "Augment", "AutoSource", "BidsSource", "Classifier", "DicomSource", "IdxSource",
-    "ImagesSource", "Ingest", "NiftiSource", "Optimisation", "Params", "PhantomSource", "Sample",
-    "Study", "TrainPrior", "TrainVQVAE",
+    "ImagesSource", "Ingest", "NiftiSource", "Optimisation", "Params", "PhantomSource", "Projected",
+    "Sample", "Study", "TrainPrior", "TrainVQVAE",
 ]  # fmt: skip
 
 

@@ -110,17 +110,25 @@ def _raw(records: Sequence[Record]) -> dict[str, Any]:
 def _turned(records: Sequence[Record]) -> dict[str, Any]:
     """Spacing and extent in mm along x, y and z of RAS, each that of the scan's nearest axis.
 
-    Extents have a further `p95`: volumes that cover as much cut off few scans.
+    The foreground's extent too, of the scans that are cropped about it. Extents have a further
+    `p95`: volumes that cover as much cut off few scans.
     """
     pairs = [_along_ras(record) for record in records if record.affine]
     spacings, extents = ([pair[i] for pair in pairs] for i in range(2))
+    crops = [step for record in records for step in record.steps if step["step"] == "crop"]
     return {
         "ras_spacing": [_spread(list(column)) for column in zip(*spacings, strict=True)],
-        "ras_extent": [
-            _spread(list(column)) | {"p95": _rounded(np.quantile(column, 0.95))}
-            for column in zip(*extents, strict=True)
-        ],
+        "ras_extent": _covering(extents),
+        "foreground_extent": _covering([step["extent"] for step in crops if "extent" in step]),
     }
+
+
+def _covering(extents: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    """The spread along each axis, [] of none."""
+    return [
+        _spread(list(column)) | {"p95": _rounded(np.quantile(column, 0.95))}
+        for column in zip(*extents, strict=True)
+    ]
 
 
 def _along_ras(record: Record) -> tuple[list[float], list[float]]:

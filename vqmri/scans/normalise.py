@@ -1,6 +1,7 @@
 """Scans of any geometry and scale to volumes of one."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -33,7 +34,8 @@ def normalise(
     spacing: mm; shape: voxels; percentiles: intensities that become 0 and 1, the rest is clipped;
         inside the brain mask alone if the scan has one
     foreground_crop: the middle of the foreground, not that of the scan, comes to the middle. The
-        foreground is the mask or, without one, the largest piece above Otsu's threshold
+        foreground is the mask or, without one, the largest piece above Otsu's threshold; its
+        extent in mm is noted
     skull_strip: voxels outside the mask become 0
     Each channel of grey values has a scale of its own. A label map goes the same way with the
     nearest of its values; what is padded is 0, its background.
@@ -48,10 +50,14 @@ def normalise(
     if scan.mask is not None:
         mask = _resampled(scan.mask[None], scan.affine, spacing, "nearest")[0][0] > 0.5
     lows, highs = _scales(data, percentiles, mask)
-    middle = None
-    if foreground_crop:
-        middle = _middle(_foreground(data[0], lows[0], highs[0]) if mask is None else mask)
     size = data.shape[1:]
+    middle = None
+    about: dict[str, Any] = {"about": "scan"}
+    if foreground_crop:
+        bounds = _bounds(_foreground(data[0], lows[0], highs[0]) if mask is None else mask)
+        middle = [(first + end) // 2 for first, end in bounds]
+        extent = [(end - first) * mm for (first, end), mm in zip(bounds, spacing, strict=True)]
+        about = {"about": "foreground", "extent": extent}
     starts = _starts(size, shape, middle)
     grey = _placed(data, starts, shape)
     inside = (slice(None), *crop(_box(size, starts, shape)))
@@ -70,7 +76,7 @@ def normalise(
         {"step": "resample", "from": list(scan.spacing), "to": list(map(float, spacing))},
         {"step": "scale", "low": lows, "high": highs, "of": "scan" if mask is None else "mask"},
         *([{"step": "strip"}] if skull_strip else []),
-        {"step": "crop", "start": starts, "about": "foreground" if foreground_crop else "scan"},
+        {"step": "crop", "start": starts, **about},
     ]
     return Normalised(Volume(grey, affine, label), _box(size, starts, shape), steps)
 
@@ -164,13 +170,13 @@ def _foreground(
     return np.asarray(pieces == int(np.argmax(sizes)))
 
 
-def _middle(mask: Bool[np.ndarray, "x y z"]) -> list[int]:
-    """Of the box about what is true, in voxels."""
+def _bounds(mask: Bool[np.ndarray, "x y z"]) -> list[tuple[int, int]]:
+    """Of what is true, along each axis: the first voxel and the one after the last."""
     found = []
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
         there = np.flatnonzero(mask.any(axis=others))
-        found.append(int(there[0] + there[-1] + 1) // 2)
+        found.append((int(there[0]), int(there[-1]) + 1))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vqmri.codes import CodeStore
+from vqmri.codes import CodeStore, bits_per_position
 from vqmri.errors import IntegrityError, ParamsError
 from vqmri.evaluation.accuracy import accuracy, predict, train_classifier
 from vqmri.evaluation.codebook import Usage
@@ -26,9 +26,6 @@ from vqmri.scans.store import VolumeStore
 from vqmri.scans.volume import Record, code_box, crop
 from vqmri.shapes import Box
 from vqmri.training.generator import Generator
-
-REAL_BITS = 32.0
-"""What an unquantised gain costs as it is stored; it has no smaller rate of its own."""
 
 _VOXELS_PER_BATCH = 2**20
 _CLASSIFIER_BATCH = 128
@@ -131,8 +128,7 @@ def codebook(opened: Opened) -> Metrics:
     usage.add([torch.from_numpy(np.ascontiguousarray(values)) for values in held])
     voxels = int(np.prod(opened.volumes.shape[1:]))
     bits = sum(
-        int(np.prod(m.grid)) * (float(np.log2(m.num_embeddings)) if m.num_embeddings else REAL_BITS)
-        for m in opened.codes.maps
+        int(np.prod(m.grid)) * bits_per_position(m.num_embeddings) for m in opened.codes.maps
     )
     return {"bits_per_voxel": bits / voxels, **usage.take()}
 

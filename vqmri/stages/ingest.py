@@ -29,7 +29,7 @@ from vqmri.scans.volume import Candidate, Record, Rejection
 from vqmri.stages.ingest_shard import Shard, ingest_shard, volume_key
 from vqmri.stages.workers import processes
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 METRICS = "metrics.json"
 _SHOWN = 10  # reasons in an error message
 _WORTH_PROCESSES = 2**28  # voxels; to start processes takes as long as to make so many

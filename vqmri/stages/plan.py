@@ -1,6 +1,7 @@
 """What a data set and a device allow: a params.yaml that runs, and what it will take."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from vqmri.build.plan import Scans, bits_per_voxel, proposed, scans_of
 from vqmri.build.train_prior import prior_arguments
-from vqmri.build.train_vqvae import vqvae_arguments
+from vqmri.build.train_vqvae import augmentation_arguments, vqvae_arguments
 from vqmri.errors import ParamsError
 from vqmri.layout import Layout
 from vqmri.outputs import replace_file
@@ -19,6 +20,7 @@ from vqmri.params import PARAMS, Params
 from vqmri.scans.quality import DATASET
 from vqmri.scans.store import VolumeStore
 from vqmri.stages.train_vqvae import BYTES_IN_MEMORY
+from vqmri.training.augment import Augmentation
 from vqmri.training.batches import PARTS_AHEAD
 from vqmri.training.device import choose_device
 from vqmri.training.footprint import (
@@ -58,7 +60,7 @@ _COARSER = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a training will take. memory: bytes on the device, at most; seconds: of one step."""
+    """What a training will take. memory: bytes on the device; seconds: of one step."""
 
     stage: str
     memory: int
@@ -115,7 +117,7 @@ def plan(
                 tried.append(f"{size:g} mm, {PRIOR_STAGE} with one item: {least / GIB:.2f} GiB")
                 break
             checked = Params.model_validate(values)
-            forecasts = _forecasts(checked, (needs, prior), total, device)
+            forecasts = _forecasts(checked, (needs, prior), total, store, device)
             return Planned(values, checked, scans, forecasts, device.type, available, tuple(tried))
     lines = "\n".join(f"  {line}" for line in tried)
     raise ParamsError(
@@ -258,23 +260,43 @@ def _prior_needs(params: Params, store: VolumeStore, device: torch.device) -> Fo
 
 
 def _forecasts(
-    params: Params, needs: Sequence[Footprint], memory: int, device: torch.device
+    params: Params,
+    needs: Sequence[Footprint],
+    memory: int,
+    store: VolumeStore,
+    device: torch.device,
 ) -> tuple[Forecast, ...]:
     """Of both trainings; memory: bytes that the VQ-VAE's takes in all."""
     rate = multiply_adds_per_second(device)
     vqvae, prior = needs
     own = PROCESS[device.type][PRIOR_STAGE]
-    trainings = ((VQVAE_STAGE, vqvae, memory), (PRIOR_STAGE, prior, own + prior.memory))
+    vary = params.train_vqvae.batch_size * _seconds_to_vary(params, store, device)
+    trainings = ((VQVAE_STAGE, vqvae, memory, vary), (PRIOR_STAGE, prior, own + prior.memory, 0.0))
     return tuple(
         Forecast(
             stage,
             memory=total,
             parameters=one.parameters,
-            seconds=one.multiply_adds / rate,
+            seconds=one.multiply_adds / rate + more,
             steps=getattr(params, stage).steps,
         )
-        for stage, one, total in trainings
+        for stage, one, total, more in trainings
     )
+
+
+def _seconds_to_vary(params: Params, store: VolumeStore, device: torch.device) -> float:
+    """One volume; measured the second time, when what is loaded once is there."""
+    settings = params.train_vqvae
+    if settings.augment is None:
+        return 0.0
+    options = augmentation_arguments(settings.augment, spacing=params.ingest.spacing or ())
+    vary = Augmentation(device=device, labelled=store.num_classes > 0, **options)
+    volume = torch.zeros(1, store.shape[0], *params.ingest.shape, device=device)
+    for seed in range(2):
+        start = time.perf_counter()
+        float(vary(volume, [seed]).sum())  # waits for the device
+        seconds = time.perf_counter() - start
+    return seconds
 
 
 def _duration(seconds: float) -> str:

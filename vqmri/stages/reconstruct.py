@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vqmri.codes import bits_per_position
 from vqmri.evaluation.reconstruction import psnr_in_view, ssim_in_view
 from vqmri.layout import Layout
 from vqmri.outputs import replace_file
@@ -16,7 +17,6 @@ from vqmri.scans import bids, image_file
 from vqmri.scans.restore import restore
 from vqmri.scans.volume import Volume, code_box
 from vqmri.shapes import Box
-from vqmri.stages.figures import REAL_BITS
 from vqmri.stages.one_scan import SUFFIX, check_project, may_write, read_one, sidecar
 from vqmri.training.device import choose_device
 from vqmri.training.model_folder import load_model
@@ -81,5 +81,5 @@ def _bits(vqvae: VQVAE, box: Box) -> float:
     bits = 0.0
     for number, factor in zip(vqvae.num_embeddings, vqvae.downsamplings, strict=True):
         positions = math.prod(stop - start for start, stop in code_box(box, factor))
-        bits += positions * (math.log2(number) if number else REAL_BITS)
+        bits += positions * bits_per_position(number)
     return bits

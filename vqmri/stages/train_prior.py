@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from vqmri.build.train_prior import prior_arguments
-from vqmri.build.training import training_plan
+from vqmri.build.training import deciding, training_plan
 from vqmri.codes import CodeStore
 from vqmri.errors import IntegrityError
 from vqmri.evaluation.likelihood import code_tensors, held_out_likelihood, inside
@@ -65,7 +65,7 @@ def train_prior(
     identity = Identity(
         "train_prior",
         FORMAT_VERSION,
-        {"seed": params.seed, "train_prior": settings.model_dump(mode="json")},
+        {"seed": params.seed, "train_prior": deciding(settings)},
         {"codes": digest(folder)},
     )
     with in_work(data, "prior", identity, tracker) as work:

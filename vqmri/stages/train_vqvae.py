@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vqmri.build.train_vqvae import augmentation_arguments, vqvae_arguments
-from vqmri.build.training import training_plan
+from vqmri.build.training import deciding, training_plan
 from vqmri.evaluation.codebook import Usage
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, replace_file
@@ -26,7 +26,7 @@ from vqmri.stages.in_work import in_work
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.augment import Augmentation, cut
 from vqmri.training.autoencoding import Autoencoding
-from vqmri.training.batches import batch_indices, item_seed
+from vqmri.training.batches import batch_indices, epoch_steps, item_seed
 from vqmri.training.device import is_leader
 from vqmri.training.loop import Task, fit
 from vqmri.training.model_folder import HISTORY, write_model
@@ -54,7 +54,7 @@ def train_vqvae(
     identity = Identity(
         "train_vqvae",
         FORMAT_VERSION,
-        {"seed": params.seed, "train_vqvae": settings.model_dump(mode="json")},
+        {"seed": params.seed, "train_vqvae": deciding(settings)},
         {"volumes": digest(volumes)},
     )
     with in_work(data, "vqvae", identity, tracker) as work:
@@ -98,7 +98,7 @@ def _fit(
         model.recompute_activations()
     records = store.of_split(TRAIN)
     read = _reader(store, records)
-    vary = _variation(settings, store, params.seed)
+    vary = _variation(settings, store, params.seed, fabric.device)
     usage = Usage(model.map_names, model.num_embeddings)
 
     def batch(step: int) -> list[int]:
@@ -117,8 +117,9 @@ def _fit(
 
     def epoch(step: int, published: nn.Module) -> Metrics:
         found = usage.take(partial(fabric.all_reduce, reduce_op="sum"))
-        if step == settings.steps:
-            _warn_of_collapse(found)
+        warm = step - settings.warmup in range(epoch_steps(len(records), settings.batch_size))
+        if warm or step == settings.steps:
+            _warn_of_collapse(found, step)
         return found
 
     return fit(
@@ -139,12 +140,13 @@ def _fit(
 
 
 def _variation(
-    settings: TrainVQVAE, store: VolumeStore, seed: int
+    settings: TrainVQVAE, store: VolumeStore, seed: int, device: torch.device
 ) -> Callable[[Tensor, int, range], Tensor]:
     """Volumes of some places in the batch of a step to what the model is shown of them."""
     augmentation = None
     if settings.augment is not None:
         augmentation = Augmentation(
+            device=device,
             labelled=store.num_classes > 0,
             **augmentation_arguments(settings.augment, spacing=store.spacing),
         )
@@ -158,15 +160,16 @@ def _variation(
     return vary
 
 
-def _warn_of_collapse(found: Metrics) -> None:
+def _warn_of_collapse(found: Metrics, step: int) -> None:
     for name, share in found.items():
         if name.startswith("usage_") and share < _COLLAPSED_BELOW:
             log.warning(
-                "train_vqvae: %.1f %% of the codes of %s are in use at the end: the codebook has "
+                "train_vqvae: %.1f %% of the codes of %s are in use at step %d: the codebook has "
                 "collapsed. Lower train_vqvae.learning_rate or num_embeddings, or set "
                 "quantizer.initialisation to kmeans.",
                 100 * share,
                 name.removeprefix("usage_"),
+                step,
             )
 
 

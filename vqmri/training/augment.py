@@ -14,8 +14,9 @@ _IMAGE, _LABEL = "image", "label"
 
 
 class Augmentation:
-    """Random mirroring, small affine maps and contrast, by MONAI, on the volumes' own device.
+    """Random mirroring, small affine maps and contrast, by MONAI, on the volumes' device.
 
+    device: of the volumes
     labelled: whether the last channel is a label map, which keeps its values
     flips: axes that are mirrored in half of the items
     rotation: largest angle about each axis, in degrees
@@ -29,6 +30,7 @@ class Augmentation:
     def __init__(
         self,
         *,
+        device: torch.device,
         labelled: bool,
         flips: Sequence[int],
         rotation: float,
@@ -49,6 +51,7 @@ class Augmentation:
                     translate_range=list(translation),
                     mode=["bilinear", "nearest"][: len(keys)],
                     padding_mode="zeros",
+                    device=device,
                 ),
                 *(RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in flips),
                 RandAdjustContrastd(_IMAGE, prob=1.0, gamma=(1 / (1 + contrast), 1 + contrast)),

@@ -30,6 +30,8 @@ def save_checkpoint(
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     data = save(tensors, {"step": str(step), "history": json.dumps(history)})
     replace_file(folder / f"step-{step:08d}-{hashlib.sha256(data).hexdigest()}.safetensors", data)
+    for damaged in (path for path in _newest_first(folder) if _step(path) > step):
+        damaged.unlink()  # or it would have been gone on from
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
 
@@ -61,6 +63,10 @@ def load_checkpoint(
 
 def _is_right(path: Path) -> bool:
     return sha256_of(path) == path.stem.rsplit("-", 1)[1]
+
+
+def _step(path: Path) -> int:
+    return int(path.name.split("-")[1])
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -118,10 +118,12 @@ class _Run:
             checkpoints, self.kept, self.optimiser, agree=self.fabric.broadcast
         )
         saved_at = time.monotonic()
+        steps = range(done, plan.steps)
+        parts = ahead(self.task.inputs, [(step, slots) for step in steps for slots in self.slots])
         with _progress(self.task.name, done, plan.steps, silent=not leads) as bar:
             while done < plan.steps:
                 end = min(done + plan.steps_per_epoch, plan.steps)
-                means = self._epoch(range(done, end), bar)
+                means = self._epoch(range(done, end), parts, bar)
                 done = end
                 row = {"step": float(done), "learning_rate": plan.rate(done - 1), **means}
                 row |= self.task.epoch(done, self.published)
@@ -136,11 +138,10 @@ class _Run:
             self.task.model.load_state_dict(self.published.state_dict())
         return history
 
-    def _epoch(self, steps: range, bar: "tqdm[Any]") -> Row:
+    def _epoch(self, steps: range, parts: Iterator[Sequence[Tensor]], bar: "tqdm[Any]") -> Row:
         """Train over some steps; the mean of each term, over all processes."""
         self.task.model.train()
         sums: Row = {}
-        parts = ahead(self.task.inputs, [(step, slots) for step in steps for slots in self.slots])
         for step in steps:
             for key, value in self._step(step, parts).items():
                 sums[key] = sums.get(key, 0.0) + value
@@ -182,7 +183,7 @@ class _Run:
         raise DivergedError(
             f"{self.task.name}: the {what} at step {step}, in a batch of subjects "
             f"{self.task.subjects(step)}. The last good checkpoint is kept. Lower the learning "
-            "rate in params.yaml."
+            "rate in params.yaml: the training then begins anew."
         )
 
     def _mean(self, value: float) -> float:

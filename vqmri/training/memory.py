@@ -55,20 +55,21 @@ def explained(name: str, device: torch.device, batch_size: int, at_a_time: int) 
             raise
         raise OutOfMemoryError(
             f"{name}: out of memory on {device.type}, which has {total_memory(device) / GIB:.1f} "
-            f"GiB ({_first_line(error)}). {at_a_time} items of a batch of {batch_size} pass "
-            f"through the model at a time: lower {name}.micro_batch{_else(name, at_a_time)}. "
-            "`vqmri plan` predicts what fits. The last checkpoint is kept."
+            f"GiB ({_first_line(error)}). At a time {at_a_time} of a batch's {batch_size} items "
+            f"pass through the model: {_what_helps(name, at_a_time)} `vqmri plan` predicts what "
+            "fits. The last checkpoint is kept."
         ) from error
 
 
-def _else(name: str, at_a_time: int) -> str:
-    if name != "train_vqvae":
-        return f", {name}.channels or {name}.num_layers"
-    rather = " (it is 1 already)" if at_a_time == 1 else ""
-    return (
-        f"{rather}, set {name}.activation_checkpointing, or train on pieces of volumes with "
-        f"{name}.patch"
-    )
+def _what_helps(name: str, at_a_time: int) -> str:
+    at_once = [f"lower {name}.micro_batch"] * (at_a_time > 1)
+    if name == "train_vqvae":
+        at_once.append(f"set {name}.activation_checkpointing")
+        anew = f"train on pieces of volumes with {name}.patch"
+    else:
+        anew = f"lower {name}.channels or {name}.num_layers"
+    goes_on = f"{' or '.join(at_once)}, and it goes on from there; or " if at_once else ""
+    return f"{goes_on}{anew}, and it begins anew."
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
