@@ -184,10 +184,10 @@ def picture(rows: Sequence[Row], curve: Sequence[Row]) -> bytes:
 
 
 def _annotate(axis: Axes, row: Row) -> None:
-    """The sizes of a row's codebooks: to the right of its point, to the left if there are two."""
+    """The sizes of a row's codebooks: to the right of its point, below it if there are two."""
     sizes = [str(level.num_embeddings) for level in levels_of(row["name"])]
     place = (row["bits_per_voxel"], row["psnr"])
-    to, aligned = ((6, -9), "left") if len(sizes) == 1 else ((-6, 5), "right")
+    to, aligned = ((6, -9), "left") if len(sizes) == 1 else ((0, -13), "center")
     axis.annotate(
         f"K = {' + '.join(sizes)}", place, to, textcoords="offset points", fontsize=7, ha=aligned
     )
