@@ -96,7 +96,7 @@ def test_what_fails_on_one_process_ends_all_and_is_told(finished: Layout, tmp_pa
     done = started(2, "train_vqvae", root, "fail:3")
     assert done.returncode != 0
     assert "OutOfMemoryError: train_vqvae: out of memory on cpu" in done.stderr
-    assert "At a time 2 of a batch's 8 items pass through the model: lower train_vqvae.mic" in done.stderr
+    assert "At a time 2 of a batch's 8 items pass through the model: lower train_vq" in done.stderr
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(finished: Layout, tmp_path: Path) -> None:
