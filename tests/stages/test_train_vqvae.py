@@ -1,4 +1,6 @@
+import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,43 @@ def test_a_collapsed_codebook_is_warned_of(
     assert "of the codes of level_0 are in use at step 1: the codebook has collapsed" in str(
         record.getMessage()
     )
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_a_collapse_is_told_once_it_has_warmed_up_and_at_the_end(
+    warmup: int, finished: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    levels = [{"downsampling": 4, "num_embeddings": 65536}]
+    params = Params.model_validate(values_with(steps=20, warmup=warmup, levels=levels))
+    with caplog.at_level(logging.WARNING):
+        train_vqvae(params, ingested(finished, tmp_path))
+    told = [re.findall(r"at step (\d+)", record.getMessage()) for record in caplog.records]
+    history = json.loads((tmp_path / "data/vqvae/history.json").read_bytes())
+    assert len(history) > 2
+    assert told == [[str(int(history[0]["step"]))], ["20"]]
+
+
+def test_after_out_of_memory_it_goes_on_with_a_smaller_part(
+    finished: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, seed = ingested(finished, tmp_path), loop.step_seed  # type: ignore[attr-defined]
+    steps: list[int] = []
+
+    def greedy(*words: int) -> int:
+        steps.append(words[1])
+        if words[1] == 20 and len(steps) == 21:
+            raise MemoryError
+        return int(seed(*words))
+
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(loop, "step_seed", greedy)
+    with pytest.raises(OutOfMemoryError):
+        train_vqvae(Params.model_validate(tiny_values()), data)
+    lowered = values_with(micro_batch=1, activation_checkpointing=True)
+    train_vqvae(Params.model_validate(lowered), data)
+    assert steps[:21] == list(range(21))
+    assert 0 < steps[21] <= 20
+    assert steps[21:] == list(range(steps[21], lowered["train_vqvae"]["steps"]))
 
 
 def test_how_much_is_in_memory_at_a_time_decides_nothing() -> None:

@@ -1,4 +1,5 @@
 import re
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vqmri.errors import DivergedError, OutOfMemoryError
+from vqmri.protocols import Metrics
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training import loop, memory
 from vqmri.training.average import averaged
@@ -98,6 +100,32 @@ def test_history_has_a_row_per_epoch_and_the_last_is_short(tmp_path: Path) -> No
     _, history = run(tmp_path)
     assert [row["step"] for row in history] == [3, 6, 9, 12, 15, 18, 20]
     assert all(row["seen"] == row["step"] for row in history)
+
+
+def test_what_is_read_ahead_does_not_wait_for_the_end_of_an_epoch(tmp_path: Path) -> None:
+    net, beyond = nn.Linear(4, 1), threading.Event()
+
+    def inputs(step: int, slots: range) -> list[Tensor]:
+        if step == 3:
+            beyond.set()
+        return [torch.ones(len(slots), 4)]
+
+    def epoch(step: int, _: nn.Module) -> Metrics:
+        assert beyond.wait(20)
+        return {}
+
+    fit(
+        Task(
+            "net", net, inputs,
+            lambda model, step, slots, found: {"loss": model(found[0]).square().mean()},
+            lambda step: [], epoch,
+        ),
+        adamw(net, 0.1),
+        Plan(steps=6, steps_per_epoch=3, batch_size=2, rate=lambda step: 0.1, seed=1),
+        fabric=start_fabric(),
+        checkpoints=tmp_path,
+        tracker=NullTracker(),
+    )  # fmt: skip
 
 
 def test_nan_stops_at_once_names_the_subjects_and_keeps_the_checkpoint(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def _fit(
     read = _reader(store, records)
     vary = _variation(settings, store, params.seed, fabric.device)
     usage = Usage(model.map_names, model.num_embeddings)
+    per_epoch = epoch_steps(len(records), settings.batch_size)
 
     def batch(step: int) -> list[int]:
         return batch_indices(step, settings.batch_size, len(records), params.seed)
@@ -117,8 +118,7 @@ def _fit(
 
     def epoch(step: int, published: nn.Module) -> Metrics:
         found = usage.take(partial(fabric.all_reduce, reduce_op="sum"))
-        warm = step - settings.warmup in range(epoch_steps(len(records), settings.batch_size))
-        if warm or step == settings.steps:
+        if step == settings.steps or 0 <= step - max(settings.warmup, 1) < per_epoch:
             _warn_of_collapse(found, step)
         return found
 
