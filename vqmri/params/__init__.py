@@ -35,9 +35,9 @@ from vqmri.params.ingest import (
 from vqmri.params.section import BidsSuffix, Section, Seed, Share, Value
 
 __all__ = [
-    "PARAMS", "Augment", "AutoSource", "BidsSource", "Classifier", "DicomSource", "IdxSource",
-    "ImagesSource", "Ingest", "NiftiSource", "Optimisation", "Params", "PhantomSource", "Projected",
-    "Sample", "Study", "TrainPrior", "TrainVQVAE",
+    "PARAMS", "Augment", "AutoSource", "BidsSource", "Classifier", "DicomSource", "Encode",
+    "IdxSource", "ImagesSource", "Ingest", "NiftiSource", "Optimisation", "Params",
+    "PhantomSource", "Projected", "Sample", "Study", "TrainPrior", "TrainVQVAE", "Variations",
 ]  # fmt: skip
 
 
@@ -175,8 +175,22 @@ class TrainVQVAE(Optimisation):
         return value
 
 
+class Variations(Section):
+    """Training volumes that are varied and encoded too: more codes for the prior to learn from."""
+
+    copies: PositiveInt = Field(description="of each training volume, each varied anew")
+    augment: Augment = Field(
+        description="how; with axis 0 among the flips, every second copy is mirrored"
+    )
+    swaps: dict[str, tuple[Value, Value]] = Field(
+        {},
+        description="covariate to the two values that mirroring exchanges, as side: [left, right]",
+    )
+
+
 class Encode(Section):
     items_per_shard: PositiveInt = Field(description="volumes encoded and written together")
+    variations: Variations | None = Field(None, description="of training volumes; null: none")
 
 
 class TrainPrior(Optimisation):

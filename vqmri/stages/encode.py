@@ -3,31 +3,42 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
+from vqmri.build.encode import Variation, variation_arguments, variations
 from vqmri.codes import CodeWriter, code_maps
 from vqmri.errors import IntegrityError
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, publishing, replace_file
 from vqmri.outputs.manifest import digest
-from vqmri.params import Params
+from vqmri.params import Encode, Params
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.store import VolumeStore
+from vqmri.training.augment import Augmentation
+from vqmri.training.batches import item_seed
 from vqmri.training.device import choose_device
 from vqmri.training.model_folder import load_model
 from vqmri.vqvae import VQVAE
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_OF_VARIATIONS = 2**32  # in place of a step, where seeds are made: no training has as many
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One unit of work, in plain values: items `start` to `stop` of the table."""
+    """One unit of work, in plain values: items `start` to `stop`.
+
+    Items are the volumes' table, and after it the varied copies of training volumes.
+    """
 
     start: int
     stop: int
+    seed: int
+    settings: dict[str, Any]
     volumes: str
     vqvae: str
     out: str
@@ -37,13 +48,16 @@ class Shard:
 def encode(
     params: Params, data: Layout, *, tracker: Tracker | None = None, each: Map = map
 ) -> Metrics:
-    """Publish data/codes: row i holds the codes of row i of the volumes' table."""
+    """Publish data/codes: row i holds the codes of row i of the volumes' table.
+
+    After these rows stand the varied copies of training volumes, if params ask for any.
+    """
     volumes, vqvae = data.need("volumes"), data.need("vqvae")
     size = params.encode.items_per_shard
     identity = Identity(
         "encode",
         FORMAT_VERSION,
-        {"encode": params.encode.model_dump(mode="json")},
+        {"seed": params.seed, "encode": params.encode.model_dump(mode="json")},
         {"volumes": digest(volumes), "vqvae": digest(vqvae)},
     )
     with publishing(data.output("codes"), data.work, identity) as work:
@@ -55,7 +69,8 @@ def encode(
                 f"{volumes} ({identity.inputs['volumes'][:16]}). Train it again with "
                 "`vqmri train_vqvae`."
             )
-        count = len(store.records)
+        varied = variations(params.encode.variations, store.records)
+        count = len(store.records) + len(varied)
         grids = [[n // factor for n in store.shape[1:]] for factor in model.downsamplings]
         writer = CodeWriter(work.out)
         writer.create(count, code_maps(model.map_names, grids, model.num_embeddings), size)
@@ -63,6 +78,8 @@ def encode(
             Shard(
                 start=start,
                 stop=min(start + size, count),
+                seed=params.seed,
+                settings=params.encode.model_dump(mode="json"),
                 volumes=str(volumes),
                 vqvae=str(vqvae),
                 out=str(work.out),
@@ -80,9 +97,14 @@ def encode(
                 "spacing": list(store.spacing),
                 "shape": list(store.shape),
                 "records": [asdict(record) for record in store.records],
+                "variations": [asdict(variation) for variation in varied],
             }
         )
-    return {"items": items, "codes_per_item": _codes_per_item(grids)}
+    return {
+        "items": items,
+        "variations": len(varied),
+        "codes_per_item": sum(int(np.prod(grid)) for grid in grids),
+    }
 
 
 def encode_shard(shard: Shard) -> int:
@@ -96,7 +118,7 @@ def encode_shard(shard: Shard) -> int:
         device = choose_device()
         store = VolumeStore(Path(shard.volumes))
         model = load_model(Path(shard.vqvae), VQVAE)[0].to(device)
-        volumes = torch.from_numpy(store.read(store.records[shard.start : shard.stop]))
+        volumes = torch.from_numpy(_read(store, shard))
         with torch.inference_mode():
             codes = model.encode(volumes.to(device))
         CodeWriter(Path(shard.out)).write_shard(shard.start, [c.cpu().numpy() for c in codes])
@@ -104,5 +126,28 @@ def encode_shard(shard: Shard) -> int:
     return shard.stop - shard.start
 
 
-def _codes_per_item(grids: Sequence[Sequence[int]]) -> int:
-    return sum(int(torch.Size(grid).numel()) for grid in grids)
+def _read(store: VolumeStore, shard: Shard) -> np.ndarray:
+    """The volumes of a shard, the last of them varied."""
+    count = len(store.records)
+    plain = store.records[shard.start : min(shard.stop, count)]
+    numbers = range(max(shard.start - count, 0), max(shard.stop - count, 0))
+    settings = Encode.model_validate(shard.settings).variations
+    varied = variations(settings, store.records)[numbers.start : numbers.stop]
+    if settings is None or not varied:
+        return store.read(plain)
+    volumes = torch.from_numpy(store.read([*plain, *(store.records[v.of] for v in varied)]))
+    vary = Augmentation(
+        device=volumes.device,
+        labelled=store.num_classes > 0,
+        **variation_arguments(settings, spacing=store.spacing),
+    )
+    seeds = [item_seed(shard.seed, _OF_VARIATIONS, number) for number in numbers]
+    found = vary(_mirrored(volumes[len(plain) :], varied), seeds)
+    return torch.cat([volumes[: len(plain)], found]).numpy()
+
+
+def _mirrored(volumes: torch.Tensor, varied: Sequence[Variation]) -> torch.Tensor:
+    """The volumes, those to be mirrored from left to right."""
+    return torch.stack(
+        [v.flip(1) if how.mirrored else v for v, how in zip(volumes, varied, strict=True)]
+    )

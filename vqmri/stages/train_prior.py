@@ -41,6 +41,7 @@ _LOOKS_AT_HELD_OUT = 10  # times in a training
 class Data(NamedTuple):
     """Codes in memory, one tensor per map with the finest first, and the items' covariates.
 
+    train: of the training volumes and after them of their varied copies
     subjects: of the training items; masks: held-out positions inside the fields of view
     """
 
@@ -75,7 +76,8 @@ def train_prior(
                 f"{folder} holds codes of another VQ-VAE than {vqvae}. Run `vqmri encode`."
             )
         covariates = fit_covariates(
-            [row.covariates for row in _records(store, TRAIN)], settings.conditions
+            [row["covariates"] for row in store.attributes["records"] if row["split"] == TRAIN],
+            settings.conditions,
         )
         torch.manual_seed(params.seed)
         arguments = prior_arguments(
@@ -152,21 +154,24 @@ def _fit(
     )
 
 
-def _records(store: CodeStore, split: str) -> list[Record]:
-    rows = [Record(**row) for row in store.attributes["records"]]
-    return [row for row in rows if row.split == split]
+def _rows(records: Sequence[Record], split: str) -> list[int]:
+    return [row for row, record in enumerate(records) if record.split == split]
 
 
 def _load(store: CodeStore, covariates: Sequence[Covariate]) -> Data:
     """Both sides of the split; a held-out subject's value that training never met is missing."""
-    sides = [row["split"] for row in store.attributes["records"]]
-    train, held = _records(store, TRAIN), _records(store, HELD_OUT)
+    records = [Record(**row) for row in store.attributes["records"]]
+    rows = {side: _rows(records, side) for side in (TRAIN, HELD_OUT)}
+    train, held = ([records[row] for row in rows[side]] for side in (TRAIN, HELD_OUT))
+    varied = store.attributes.get("variations", [])
+    of_varied = range(len(records), len(records) + len(varied))
+    known = [row.covariates for row in train] + [copy["covariates"] for copy in varied]
     levels = zip(store.attributes["downsamplings"], store.grids, strict=True)
     return Data(
-        train=_tensors(store, sides, TRAIN),
-        train_rows=known_rows(covariates, [row.covariates for row in train]),
-        subjects=[row.subject for row in train],
-        held_out=_tensors(store, sides, HELD_OUT),
+        train=_tensors(store, [*rows[TRAIN], *of_varied]),
+        train_rows=known_rows(covariates, known),
+        subjects=[row.subject for row in train] + [records[c["of"]].subject for c in varied],
+        held_out=_tensors(store, rows[HELD_OUT]),
         held_out_rows=known_rows(covariates, [row.covariates for row in held]),
         masks=[
             inside([code_box(row.box, factor) for row in held], grid) for factor, grid in levels
@@ -174,6 +179,5 @@ def _load(store: CodeStore, covariates: Sequence[Covariate]) -> Data:
     )
 
 
-def _tensors(store: CodeStore, sides: Sequence[str], split: str) -> list[Tensor]:
-    items = [i for i, side in enumerate(sides) if side == split]
+def _tensors(store: CodeStore, items: Sequence[int]) -> list[Tensor]:
     return code_tensors(store.read(items), store.num_embeddings)

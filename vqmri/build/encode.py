@@ -1,0 +1,56 @@
+"""What the variations of training volumes are made with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vqmri.build.train_vqvae import augmentation_arguments
+from vqmri.params import Variations
+from vqmri.scans.split import TRAIN
+from vqmri.scans.volume import Record
+
+_MIRRORED_AXIS = 0  # left to right
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One varied copy of a training volume.
+
+    of: row of the volume in the volumes' table
+    mirrored: whether left and right are exchanged
+    covariates: the subject's, with those exchanged that mirroring exchanges
+    """
+
+    of: int
+    mirrored: bool
+    covariates: dict[str, Any]
+
+
+def variations(params: Variations | None, records: Sequence[Record]) -> list[Variation]:
+    """All copies to make, pass by pass over the training volumes."""
+    if params is None:
+        return []
+    train = [(row, record) for row, record in enumerate(records) if record.split == TRAIN]
+    can_mirror = _MIRRORED_AXIS in params.augment.flips
+    return [
+        Variation(row, mirrored, _covariates(record.covariates, params.swaps, mirrored))
+        for copy in range(params.copies)
+        for mirrored in [can_mirror and copy % 2 == 1]
+        for row, record in train
+    ]
+
+
+def _covariates(
+    covariates: Mapping[str, Any], swaps: Mapping[str, tuple[Any, Any]], mirrored: bool
+) -> dict[str, Any]:
+    found = dict(covariates)
+    for name, (one, other) in swaps.items() if mirrored else ():
+        if name in found:
+            found[name] = {one: other, other: one}.get(found[name], found[name])
+    return found
+
+
+def variation_arguments(params: Variations, *, spacing: Sequence[float]) -> dict[str, Any]:
+    """What `Augmentation` takes beside device and labels; mirroring is decided copy by copy."""
+    arguments = augmentation_arguments(params.augment, spacing=spacing)
+    return arguments | {"flips": [axis for axis in params.augment.flips if axis != _MIRRORED_AXIS]}
