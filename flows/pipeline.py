@@ -18,11 +18,12 @@ from flows.sample import sample
 from flows.study import study
 from flows.train_prior import train_prior
 from flows.train_vqvae import train_vqvae
+from flows.use import use
 from vqmri.errors import STORAGE, VqmriError
 from vqmri.layout import Layout
 from vqmri.stages.report import REPORT
 
-STAGE_FLOWS = (ingest, train_vqvae, encode, train_prior, sample, study, evaluate)
+STAGE_FLOWS = (ingest, train_vqvae, encode, train_prior, sample, study, use, evaluate)
 
 
 @flow(name="pipeline")

@@ -39,6 +39,7 @@ def tiny_values() -> dict[str, Any]:
     values["train_prior"] |= {"channels": 8, "num_layers": 3, "steps": 12, "warmup": 2}
     values["sample"] |= {"count": 10}
     values["study"] = {"count": 4, "temperatures": [1.0]}
+    values["use"] = {"steps": 2}
     return values
 
 

@@ -73,7 +73,7 @@ def test_repro_then_nothing_then_only_what_a_change_reaches(
     pixelcnn = checkout / "vqmri/prior/pixelcnn.py"
     source = pixelcnn.read_text()
     pixelcnn.write_text(source + "\n# a changed line\n")
-    assert changed(checkout, shell) == {"train_prior", "sample", "study", "evaluate"}
+    assert changed(checkout, shell) == {"train_prior", "sample", "study", "use", "evaluate"}
     pixelcnn.write_text(source)
 
     before = {p: p.stat().st_mtime_ns for p in (checkout / "data").glob("*/MANIFEST.json")}

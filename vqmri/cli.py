@@ -37,7 +37,7 @@ class Commands(click.Group):
 def main() -> None:
     """Synthetic MRI scans by VQ-VAE and PixelCNN.
 
-    Stages, in order: ingest, train_vqvae, encode, train_prior, sample, study, evaluate. Each
+    Stages, in order: ingest, train_vqvae, encode, train_prior, sample, study, use, evaluate. Each
     reads params.yaml in the current folder and publishes below data/. `dvc repro` runs what must
     run.
     """
@@ -59,6 +59,7 @@ _HELP = {
     "encode": "Encode all volumes: data/codes.",
     "train_prior": "Train the prior over the codes: data/prior.",
     "study": "Measure whether the prior is needed: data/study.",
+    "use": "Measure whether one can learn from the samples: data/use.",
     "evaluate": "Measure, and write the report: data/report.",
 }
 for _name in STAGES:
@@ -204,6 +205,37 @@ def score(scan: Path, **options: Any) -> None:
     from vqmri.stages.score import score as of
 
     click.echo(json.dumps(of(params, Layout(Path.cwd()), scan, **options), sort_keys=True))
+
+
+@main.command()
+def register() -> None:
+    """Put the models of data/ into the MLflow registry, where they are challengers.
+
+    Trainings do this by themselves; it is for models that came by `dvc pull`.
+    """
+    from vqmri.layout import Layout
+    from vqmri.stages.promote import register as into_registry
+
+    click.echo(json.dumps(into_registry(Layout(Path.cwd()), Path.cwd()), sort_keys=True))
+
+
+@main.command()
+def promote() -> None:
+    """Make the registered models of data/ champion, if they are good enough.
+
+    The report's figures must pass every gate of params.yaml (evaluate: gates:), and none of these
+    be worse than the present champion's, which is then called `previous`.
+    """
+    from vqmri.params import PARAMS, Params
+
+    params = Params.load(Path(PARAMS))
+
+    from vqmri.evaluation.gates import Gate
+    from vqmri.layout import Layout
+    from vqmri.stages.promote import promote as to_champion
+
+    gates = [Gate(name, gate.least, gate.most) for name, gate in params.evaluate.gates.items()]
+    click.echo(json.dumps(to_champion(Layout(Path.cwd()), Path.cwd(), gates), sort_keys=True))
 
 
 @main.command()

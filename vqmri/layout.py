@@ -13,6 +13,7 @@ MADE_BY = {
     "prior": "train_prior",
     "samples": "sample",
     "study": "study",
+    "use": "use",
     "report": "evaluate",
 }
 """Which stage makes which folder."""

@@ -1,9 +1,23 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from vqmri.errors import DivergedError
-from vqmri.evaluation.accuracy import Classifier, accuracy, predict, train_classifier
+from vqmri.evaluation.accuracy import (
+    Items,
+    Recogniser,
+    accuracy,
+    chance,
+    mean_absolute_error,
+    obedience,
+    outputs,
+    predict,
+    r_squared,
+    relative,
+    train_classifier,
+    train_regressor,
+)
 
 
 def problem(space: tuple[int, ...], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,15 +57,15 @@ def test_equal_seeds_give_equal_weights_and_leave_the_random_state(space: tuple[
 
 
 def test_size_is_as_said_and_any_grid_goes() -> None:
-    assert sum(p.numel() for p in Classifier(2, 1, 10).parameters()) == pytest.approx(117e3, 0.01)
+    assert sum(p.numel() for p in Recogniser(2, 1, 10).parameters()) == pytest.approx(117e3, 0.01)
     for space in [(1, 1), (5, 3), (1, 1, 1), (2, 3, 17)]:
         volumes = np.random.default_rng(0).random((2, 3, *space))
-        assert predict(Classifier(len(space), 3, 4), volumes).shape == (2,)
+        assert predict(Recogniser(len(space), 3, 4), volumes).shape == (2,)
 
 
 def test_batches_cover_every_item_in_order() -> None:
     volumes, _ = problem((6, 6), 11, seed=0)
-    model = Classifier(2, 1, 3).eval()
+    model = Recogniser(2, 1, 3).eval()
     one_by_one = [int(predict(model, volume[None])[0]) for volume in volumes]
     assert predict(model, volumes, batch_size=4).tolist() == one_by_one
     assert predict(model, volumes[:0]).shape == (0,)
@@ -69,10 +83,82 @@ def test_labels_of_any_integer_type_and_steps_that_are_told() -> None:
 def test_volumes_that_are_not_finite_stop_the_training() -> None:
     volumes, labels = problem((6, 6), 5, seed=0)
     volumes[2] = np.nan
-    with pytest.raises(DivergedError, match="classifier: the loss is nan at step 0"):
+    with pytest.raises(DivergedError, match="recogniser: the loss is nan at step 0"):
         train_classifier(volumes, labels, 3, steps=2, seed=0, batch_size=8)
 
 
 def test_accuracy_is_the_share_that_is_right() -> None:
     assert accuracy(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2], np.uint8)) == 0.75
     assert np.isnan(accuracy(np.array([], np.int64), np.array([], np.int64)))
+
+
+def test_a_regression_learns_how_bright_a_picture_is() -> None:
+    random = np.random.default_rng(0)
+    level = random.random(120)
+    volumes = np.clip(level[:, None, None, None] + random.normal(0, 0.1, (120, 1, 8, 8)), 0, 1)
+    values = (level - 0.5) / 0.29
+    model = train_regressor(volumes[:80], values[:80], steps=80, seed=0, batch_size=16)
+    said = outputs(model, volumes[80:], batch_size=16)
+    assert said.shape == (40, 1)
+    assert r_squared(said[:, 0].astype(float), values[80:], values[:80].mean()) > 0.9
+
+
+class Lazy:
+    """Items that are read when they are asked for, and remember which were."""
+
+    def __init__(self, volumes: np.ndarray) -> None:
+        self._volumes, self.shape, self.asked = volumes, volumes.shape, list[int]()
+
+    def __getitem__(self, indices: list[int], /) -> np.ndarray:
+        self.asked += indices
+        return self._volumes[indices]
+
+
+def test_items_may_be_read_when_they_are_asked_for() -> None:
+    volumes, labels = problem((6, 6), 5, seed=0)
+    lazy = Lazy(volumes)
+    assert isinstance(lazy, Items)
+    one = train_classifier(lazy, labels, 3, steps=2, seed=0, batch_size=5)
+    other = train_classifier(volumes, labels, 3, steps=2, seed=0, batch_size=5)
+    assert sorted(lazy.asked) == sorted(list(range(5)) * 2)
+    np.testing.assert_array_equal(outputs(one, lazy, batch_size=2), outputs(other, volumes))
+
+
+def test_chance_is_the_most_frequent_class() -> None:
+    assert chance(np.array([2, 0, 2, 2, 1])) == 0.6
+    assert np.isnan(chance(np.array([], np.int64)))
+
+
+@pytest.mark.parametrize(
+    ("score", "real", "guess", "expected"),
+    [(0.9, 0.9, 0.1, 1.0), (0.1, 0.9, 0.1, 0.0), (0.5, 0.9, 0.1, 0.5), (0.0, 0.75, 0.5, -2.0)],
+)
+def test_the_relative_score_is_1_like_real_data_and_0_at_chance(
+    score: float, real: float, guess: float, expected: float
+) -> None:
+    assert relative(score, real, guess) == pytest.approx(expected)
+
+
+def test_where_real_data_teach_nothing_there_is_no_relative_score() -> None:
+    assert np.isnan(relative(0.6, 0.5, 0.5))
+
+
+def test_r_squared_is_about_the_training_mean() -> None:
+    values, said = np.array([1.0, 2.0, 4.0, 5.0]), np.array([1.5, 2.0, 3.0, 5.5])
+    # 1 − (0.25 + 0 + 1 + 0.25) / (4 + 1 + 1 + 4) about their own mean, 3
+    assert r_squared(said, values, 3.0) == pytest.approx(1 - 1.5 / 10)
+    assert r_squared(np.full(4, 2.0), values, 2.0) == 0  # chance, whatever the held-out mean
+    assert r_squared(values, values, 0.0) == 1
+    assert np.isnan(r_squared(values, np.ones(4), 1.0))
+    assert mean_absolute_error(said, values) == pytest.approx(0.5)
+    assert np.isnan(mean_absolute_error(np.array([]), np.array([])))
+
+
+def test_obedience_is_scipys_correlation_and_slope() -> None:
+    random = np.random.default_rng(0)
+    asked = random.normal(50, 10, 30)
+    seen = 0.5 * asked + random.normal(0, 3, 30)
+    line = stats.linregress(asked, seen)
+    assert obedience(asked, seen) == pytest.approx((line.rvalue, line.slope))
+    assert obedience(asked, np.full(30, 7.0)) == pytest.approx((0, 0))
+    assert np.isnan(obedience(np.full(30, 7.0), seen)).all()

@@ -10,8 +10,14 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from tests.prior.cases import AGE, SITE
+from vqmri.codes import code_tensors
 from vqmri.evaluation import likelihood
-from vqmri.evaluation.likelihood import Likelihood, code_tensors, held_out_likelihood, inside
+from vqmri.evaluation.likelihood import (
+    Likelihood,
+    held_out_likelihood,
+    inside,
+    item_bits,
+)
 from vqmri.prior import Prior
 from vqmri.prior.covariates import encode, to_json
 
@@ -127,3 +133,39 @@ def test_marginal_is_the_entropy_of_the_codes_in_the_mask() -> None:
     mask = codes[0].numpy() < 4
     found = held_out_likelihood(prior([5], [(3, 4, 2)]), codes, [mask], torch.zeros(1, 0))
     assert found.marginal_bits_per_code == pytest.approx(2.0)
+
+
+@pytest.mark.usefixtures("_in_float32")
+@pytest.mark.parametrize("positions_per_batch", [8192, 150])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("num_embeddings", [(3, 6, 4, 5), (0, 6, 0, 5)], ids=str)
+def test_bits_of_an_item_are_those_of_its_codes_over_its_own_positions(
+    num_embeddings: tuple[int, ...],
+    temperature: float,
+    positions_per_batch: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(likelihood, "_POSITIONS_PER_BATCH", positions_per_batch)
+    net = prior(num_embeddings, covariates=to_json([AGE, SITE]))
+    maps, masks = held_out(net)
+    net.fit_gains(maps)
+    rows = encode([AGE, SITE], [{"age": 25 + 5 * i, "site": "abc"[i % 3]} for i in range(COUNT)])
+    found = item_bits(net, maps, masks, rows, temperature)
+    assert net.training
+
+    net.eval()
+    sizes = []
+    for item in range(COUNT):
+        total, positions = 0.0, 0
+        with torch.no_grad():
+            nats = net([m[item : item + 1] for m in maps], rows[item : item + 1], temperature)
+        for level, mask, number in zip(nats, masks, num_embeddings, strict=True):
+            if number:
+                for position in np.argwhere(mask[item]):
+                    total += float(level[0][tuple(position)]) / math.log(2)
+                    positions += 1
+        assert found[item] == pytest.approx(total / positions, rel=1e-4)
+        sizes.append(positions)
+    assert len(set(sizes)) > 1
+    whole = held_out_likelihood(net, maps, masks, rows, temperature)
+    assert np.average(found, weights=sizes) == pytest.approx(whole.bits_per_code)

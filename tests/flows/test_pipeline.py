@@ -14,7 +14,7 @@ from tests.servers import free_port, process, wait_for
 from vqmri.stages import STAGES
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
-OUTPUTS = ("volumes", "vqvae", "codes", "prior", "samples", "study", "report")
+OUTPUTS = ("volumes", "vqvae", "codes", "prior", "samples", "study", "use", "report")
 
 
 def run(checkout: Path, shell: dict[str, str], *command: str) -> str:

@@ -145,7 +145,7 @@ def test_a_condition_that_no_subject_has_is_an_error_before_training(
     [
         ("train_prior", {"conditions": ["weight"]}, "'weight' is no covariate of ingest.source"),
         ("sample", {"covariates": {"weight": 70}}, "sample.covariates.weight"),
-        ("evaluate", {"classifier": {"covariate": "sex", "steps": 5}}, "'sex' is missing"),
+        ("use", {"steps": 0}, "use.steps = 0"),
         ("sample", {"covariates": {"age": []}}, "sample.covariates.age"),
         ("study", {"temperatures": [0.5]}, "1 must be among them"),
         ("train_prior", {"condition_dropout": 0}, "train_prior.condition_dropout = 0"),

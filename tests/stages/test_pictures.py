@@ -1,6 +1,7 @@
 """Two axes through every stage, from generated files of MNIST's and CIFAR-10's formats."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from vqmri.codes import CodeStore
 from vqmri.outputs.manifest import digest
 from vqmri.scans import idx
 from vqmri.scans.store import VolumeStore
-from vqmri.stages.report import read_study
+from vqmri.stages.findings import read_study
+from vqmri.stages.use import TABLE
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def preset(name: str) -> dict[str, Any]:
     values["sample"]["count"] = 20
     values["study"] = {"count": 10, "temperatures": [1.0]}
     values["evaluate"] |= {"montages": 2, "gallery": 10}
-    values["evaluate"]["classifier"]["steps"] = 3
+    values["use"]["steps"] = 3
     return values
 
 
@@ -64,7 +66,7 @@ def test_a_preset_of_pictures_goes_through_the_whole_pipeline(
     tmp_path: Path, name: str, write: Any, shape: tuple[int, ...]
 ) -> None:
     write(tmp_path / "data/raw" / name)
-    data, metrics = run_stages(preset(name), tmp_path)
+    data, _ = run_stages(preset(name), tmp_path)
     store = VolumeStore(data.output("volumes"))
     assert store.shape == shape
     assert (store.spacing, store.orientation) == ((), None)
@@ -82,8 +84,10 @@ def test_a_preset_of_pictures_goes_through_the_whole_pipeline(
     codes = CodeStore(data.output("samples"))
     assert codes.grids == [tuple(n // 4 for n in shape[1:])]
 
-    for key in ("classifier_accuracy", "conditional_accuracy", "classification_accuracy_score"):
-        assert 0 <= metrics[key] <= 1
+    row = json.loads((data.output("use") / TABLE).read_text())[0]
+    assert (row["name"], row["real"], row["synthetic"]) == (covariate, 40, 20)
+    for key in ("real", "synthetic", "both", "obeyed", "reconstructed"):
+        assert 0 <= row["figures"][key] <= 1
     report = (data.output("report") / "report.html").read_text()
     assert "Study of the prior" in report
     assert (data.output("report") / "study.png").is_file()

@@ -11,9 +11,8 @@ from click.testing import CliRunner
 
 from tests.conftest import tiny_values
 from vqmri.cli import main
-from vqmri.codes import CodeStore
+from vqmri.codes import CodeStore, code_tensors
 from vqmri.errors import InputError, ParamsError
-from vqmri.evaluation.likelihood import code_tensors
 from vqmri.evaluation.reconstruction import psnr_in_view
 from vqmri.layout import Layout
 from vqmri.params import Params

@@ -16,9 +16,8 @@ from click.testing import CliRunner
 from tests.conftest import tiny_values
 from vqmri.build.ingest import normaliser
 from vqmri.cli import main
-from vqmri.codes import CodeStore
+from vqmri.codes import CodeStore, code_tensors
 from vqmri.errors import InputError, IntegrityError, ParamsError
-from vqmri.evaluation.likelihood import code_tensors
 from vqmri.layout import Layout
 from vqmri.params import Params
 from vqmri.prior import Prior

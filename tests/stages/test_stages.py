@@ -23,6 +23,7 @@ from vqmri.stages.sample import sample
 from vqmri.stages.study import study
 from vqmri.stages.train_prior import train_prior
 from vqmri.stages.train_vqvae import train_vqvae
+from vqmri.stages.use import use
 from vqmri.training.model_folder import load_model
 from vqmri.vqvae import VQVAE
 
@@ -161,7 +162,7 @@ def test_two_levels_go_through_the_whole_pipeline(tmp_path: Path) -> None:
     values["sample"]["count"] = 2
     values["study"]["count"] = 2
     params, data = Params.model_validate(values), Layout(tmp_path)
-    for stage in (ingest, train_vqvae, encode, train_prior, sample, study, evaluate):
+    for stage in (ingest, train_vqvae, encode, train_prior, sample, study, use, evaluate):
         metrics = stage(params, data)
     codes = CodeStore(data.output("codes"))
     assert codes.grids == [(4, 6, 4), (2, 3, 2)]

@@ -9,7 +9,7 @@ from vqmri.errors import IntegrityError
 from vqmri.layout import Layout
 from vqmri.outputs.manifest import digest
 from vqmri.params import Params
-from vqmri.stages.report import read_study
+from vqmri.stages.findings import read_study
 from vqmri.stages.study import TABLE, study
 from vqmri.stages.train_prior import train_prior
 

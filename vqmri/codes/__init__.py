@@ -2,5 +2,6 @@
 
 from vqmri.codes.schema import CodeMap, bits_per_position, code_maps
 from vqmri.codes.store import CodeStore, CodeWriter
+from vqmri.codes.tensors import code_tensors
 
-__all__ = ["CodeMap", "CodeStore", "CodeWriter", "bits_per_position", "code_maps"]
+__all__ = ["CodeMap", "CodeStore", "CodeWriter", "bits_per_position", "code_maps", "code_tensors"]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Num, Shaped
 from torch import Tensor
 
 from vqmri.evaluation.codebook import entropy_bits
@@ -54,17 +54,6 @@ def inside(boxes: Sequence[Box], grid: Sequence[int]) -> Bool[np.ndarray, "item 
     return masks
 
 
-def code_tensors(
-    maps: Sequence[Num[np.ndarray, "item ..."]], num_embeddings: Sequence[int]
-) -> list[Tensor]:
-    """Stored maps as models take them: codes as int64, unquantised gains as float32."""
-    return [
-        torch.from_numpy(values.astype(np.int64 if number else np.float32))
-        for values, number in zip(maps, num_embeddings, strict=True)
-    ]
-
-
-@torch.inference_mode()
 def held_out_likelihood(
     prior: Prior,
     maps: Sequence[Num[Tensor, "item ..."]],
@@ -73,18 +62,7 @@ def held_out_likelihood(
     temperature: float = 1.0,
 ) -> Likelihood:
     """Bits per code of items; values and masks per map, covariates per item. Keeps the mode."""
-    was_training = prior.training
-    prior.eval()
-    totals = np.zeros(len(maps))
-    batch = max(1, _POSITIONS_PER_BATCH // sum(int(np.prod(grid)) for grid in prior.grids))
-    for start in range(0, len(rows), batch):
-        chosen = [values[start : start + batch].to(prior.device) for values in maps]
-        with mixed_precision(prior.device):
-            found = prior(chosen, rows[start : start + batch].to(prior.device), temperature)
-        for index, mask in enumerate(masks):
-            bits = found[index].double().cpu().numpy() / math.log(2)
-            totals[index] += float(bits[mask[start : start + batch]].sum())
-    prior.train(was_training)
+    totals = _total_bits(prior, maps, masks, rows, temperature).sum(axis=1)
     positions = [int(mask.sum()) for mask in masks]
     return Likelihood(
         bits=[float(total / number) for total, number in zip(totals, positions, strict=True)],
@@ -94,3 +72,50 @@ def held_out_likelihood(
         ],
         positions=positions,
     )
+
+
+def item_bits(
+    prior: Prior,
+    maps: Sequence[Num[Tensor, "item ..."]],
+    masks: Sequence[Bool[np.ndarray, "item ..."]],
+    rows: Float[Tensor, "item covariate"],
+    temperature: float = 1.0,
+) -> Float[np.ndarray, " item"]:
+    """−log2 p(codes) / positions in the field of view, of each item; lower is likelier.
+
+    Over all maps of codes together; unquantised gains are left out. Arguments as those of
+    `held_out_likelihood`, whose bits_per_code is the mean of these, weighted by the positions.
+    """
+    codes = np.array(prior.num_embeddings) > 0
+    totals = _total_bits(prior, maps, masks, rows, temperature)[codes].sum(axis=0)
+    return totals / _per_item(masks)[codes].sum(axis=0)
+
+
+@torch.inference_mode()
+def _total_bits(
+    prior: Prior,
+    maps: Sequence[Num[Tensor, "item ..."]],
+    masks: Sequence[Bool[np.ndarray, "item ..."]],
+    rows: Float[Tensor, "item covariate"],
+    temperature: float,
+) -> Float[np.ndarray, "map item"]:
+    """Sums over the positions in the masks."""
+    was_training = prior.training
+    prior.eval()
+    totals = []
+    batch = max(1, _POSITIONS_PER_BATCH // sum(int(np.prod(grid)) for grid in prior.grids))
+    for start in range(0, len(rows), batch):
+        chosen = slice(start, start + batch)
+        values = [each[chosen].to(prior.device) for each in maps]
+        with mixed_precision(prior.device):
+            found = prior(values, rows[chosen].to(prior.device), temperature)
+        bits = [nats.double().cpu().numpy() / math.log(2) for nats in found]
+        inside_only = zip(bits, (mask[chosen] for mask in masks), strict=True)
+        totals.append(_per_item([np.where(mask, each, 0.0) for each, mask in inside_only]))
+    prior.train(was_training)
+    return np.concatenate(totals, axis=1)
+
+
+def _per_item(maps: Sequence[Shaped[np.ndarray, "item ..."]]) -> Num[np.ndarray, "map item"]:
+    """Sums over the positions; of masks, how many are in them."""
+    return np.stack([values.reshape(len(values), -1).sum(axis=1) for values in maps])

@@ -101,6 +101,26 @@ def curves(history: Sequence[Metrics], panels: Mapping[str, Sequence[str]]) -> b
     return _png(figure)
 
 
+def scatter(
+    series: Mapping[str, tuple[Float[np.ndarray, " a"], Float[np.ndarray, " a"]]], x: str, y: str
+) -> bytes:
+    """Points of each series with its regression line; `x` and `y` name the axes."""
+    figure, axis = plt.subplots(figsize=(5, 3.6), layout="constrained")
+    for name, (across, up) in series.items():
+        colour = f"C{len(axis.collections)}"
+        axis.scatter(across, up, s=10, alpha=0.6, label=name, color=colour)
+        if len(np.unique(across)) > 1:
+            ends = np.array([across.min(), across.max()])
+            line = np.polyval(np.polyfit(across, up, 1), ends)
+            axis.plot(ends, line, color=colour, linewidth=1.5)
+    axis.set_xlabel(x, fontsize=9)
+    axis.set_ylabel(y, fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return _png(figure)
+
+
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110, metadata={"Software": None})

@@ -4,8 +4,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 from monai.metrics import PSNRMetric, SSIMMetric
+from monai.metrics.regression import compute_ssim_and_cs
+from torch import Tensor
+from torch.nn import functional
 
 from vqmri.scans.volume import crop
 from vqmri.shapes import Box
@@ -13,7 +16,12 @@ from vqmri.shapes import Box
 SSIM_WINDOW = 7
 """Side of SSIM's Gaussian window in voxels; small, because some scans are small."""
 
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Of each scale in MS-SSIM, finest first (Wang et al. 2003)."""
+
+_SSIM_SIGMA = 1.5
 _ITEMS_PER_BATCH = 64
+_HALVE = {2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 Volumes = Float[np.ndarray, "volume channel *space"]
 
@@ -37,10 +45,38 @@ def psnr_in_foreground(
     found = []
     for guess, volume, box in zip(predicted, volumes, boxes, strict=True):
         view = (slice(None), *crop(box))
-        inside = volume[view][0] > above
-        squared = np.square(guess[view][:, inside] - volume[view][:, inside], dtype=np.float64)
-        found.append(float(-10 * np.log10(squared.mean())) if inside.any() else float("nan"))
+        found.append(_psnr_where(guess[view], volume[view], volume[view][0] > above))
     return found
+
+
+def psnr_per_label(
+    predicted: Volumes,
+    volumes: Volumes,
+    labels: Num[np.ndarray, "volume *space"],
+    boxes: Sequence[Box],
+    values: Sequence[int],
+) -> dict[int, list[float]]:
+    """10 log10(1 / MSE) in dB of each volume where the true label map has a value; range 1.
+
+    One list per value, one number per volume; higher is better. NaN for a volume that lacks the
+    label in its field of view, infinite where every voxel is right.
+
+    labels: the true maps; predicted, volumes: the grey channels alone
+    """
+    found: dict[int, list[float]] = {value: [] for value in values}
+    for guess, volume, label, box in zip(predicted, volumes, labels, boxes, strict=True):
+        view = (..., *crop(box))
+        for value, scores in found.items():
+            scores.append(_psnr_where(guess[view], volume[view], label[view] == value))
+    return found
+
+
+def mae_in_view(predicted: Volumes, volumes: Volumes, boxes: Sequence[Box]) -> list[float]:
+    """Mean |difference| of each volume inside its field of view, 0 to 1; lower is better."""
+    return [
+        float(np.abs(guess[..., *crop(box)] - volume[..., *crop(box)]).mean(dtype=np.float64))
+        for guess, volume, box in zip(predicted, volumes, boxes, strict=True)
+    ]
 
 
 def ssim_in_view(predicted: Volumes, volumes: Volumes, boxes: Sequence[Box]) -> list[float]:
@@ -51,6 +87,46 @@ def ssim_in_view(predicted: Volumes, volumes: Volumes, boxes: Sequence[Box]) -> 
     """
     metric = SSIMMetric(spatial_dims=volumes.ndim - 2, data_range=1.0, win_size=SSIM_WINDOW)
     return _in_view(metric, predicted, volumes, boxes, smallest=SSIM_WINDOW)
+
+
+def num_scales(smallest_side: int) -> int:
+    """Scales of MS-SSIM: at most 5, and at the coarsest the smallest side still holds the window.
+
+    Each scale has half the side of the one before. 0 where not even the first holds the window.
+    """
+    return min((smallest_side // SSIM_WINDOW).bit_length(), len(MS_SSIM_WEIGHTS))
+
+
+def ms_ssim_in_view(predicted: Volumes, volumes: Volumes, boxes: Sequence[Box]) -> list[float]:
+    """Multi-scale structural similarity inside each field of view, 0 to 1; higher is better.
+
+    Wang et al. 2003: Π contrast_j^w_j over the scales, the coarsest with its luminance too, where a
+    negative factor counts as 0. The weights of the `num_scales` that fit the smallest side of the
+    field of view are made to add up to 1. NaN where none fits.
+    """
+    return _in_view(_ms_ssim, predicted, volumes, boxes, smallest=SSIM_WINDOW)
+
+
+def pairwise_ms_ssim(volumes: Volumes, pairs: int, seed: int) -> float:
+    """Mean MS-SSIM of random pairs of different volumes, whole arrays; lower is more diverse.
+
+    The diversity measure of Odena et al. 2017. Compare with that of real volumes: far below it is
+    noise. Pairs are drawn without repetition; all of them are taken when there are no more than
+    `pairs`. NaN for fewer than 2 volumes and where the window does not fit.
+    """
+    total = len(volumes) * (len(volumes) - 1) // 2
+    if total == 0 or num_scales(min(volumes.shape[2:])) == 0:
+        return float("nan")
+    chosen = np.random.default_rng(seed).choice(total, min(pairs, total), replace=False)
+    # the pairs (i, j) with i < j, counted column by column
+    j = ((1 + np.sqrt(1 + 8 * chosen.astype(np.float64))) // 2).astype(np.int64)
+    i = chosen - j * (j - 1) // 2
+    scores = [
+        _ms_ssim(*(torch.from_numpy(volumes[side[start : start + _ITEMS_PER_BATCH]])
+                   for side in (i, j)))
+        for start in range(0, len(chosen), _ITEMS_PER_BATCH)
+    ]  # fmt: skip
+    return float(torch.cat(scores).double().mean())
 
 
 def dice(predicted: Num[np.ndarray, " voxel"], true: Num[np.ndarray, " voxel"]) -> float:
@@ -65,6 +141,35 @@ def dice(predicted: Num[np.ndarray, " voxel"], true: Num[np.ndarray, " voxel"]) 
         for label in labels
     ]  # fmt: skip
     return float(np.mean(scores)) if scores else float("nan")
+
+
+def _psnr_where(
+    guess: Float[np.ndarray, "channel *space"],
+    volume: Float[np.ndarray, "channel *space"],
+    inside: Bool[np.ndarray, "*space"],
+) -> float:
+    if not inside.any():
+        return float("nan")
+    mse = np.square(guess[:, inside] - volume[:, inside], dtype=np.float64).mean()
+    return float(-10 * np.log10(mse)) if mse > 0 else float("inf")
+
+
+def _ms_ssim(
+    y_pred: Float[Tensor, "batch channel *space"], y: Float[Tensor, "batch channel *space"]
+) -> Float[Tensor, " batch"]:
+    """Of each pair. MONAI's own asks for more room at 4 scales than the window needs."""
+    dims = y.ndim - 2
+    weights = torch.tensor(MS_SSIM_WEIGHTS[: num_scales(min(y.shape[2:]))])
+    product = torch.ones(len(y))
+    for scale, weight in enumerate(weights / weights.sum()):
+        if scale > 0:
+            y_pred, y = _HALVE[dims](y_pred, 2), _HALVE[dims](y, 2)
+        ssim, contrast = compute_ssim_and_cs(
+            y_pred, y, dims, kernel_size=[SSIM_WINDOW] * dims, kernel_sigma=[_SSIM_SIGMA] * dims
+        )
+        kept = ssim if scale == len(weights) - 1 else contrast
+        product *= kept.flatten(start_dim=1).mean(dim=1).relu() ** weight
+    return product
 
 
 def _in_view(

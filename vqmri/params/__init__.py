@@ -35,9 +35,10 @@ from vqmri.params.ingest import (
 from vqmri.params.section import BidsSuffix, Section, Seed, Share, Value
 
 __all__ = [
-    "PARAMS", "Augment", "AutoSource", "BidsSource", "Classifier", "DicomSource", "Encode",
+    "PARAMS", "Augment", "AutoSource", "BidsSource", "Bound", "DicomSource", "Encode",
     "IdxSource", "ImagesSource", "Ingest", "NiftiSource", "Optimisation", "Params",
-    "PhantomSource", "Projected", "Sample", "Study", "TrainPrior", "TrainVQVAE", "Variations",
+    "PhantomSource", "Projected", "Sample", "Study", "TrainPrior", "TrainVQVAE", "Use",
+    "Variations",
 ]  # fmt: skip
 
 
@@ -234,6 +235,11 @@ class Sample(Section):
     extrapolate: bool = Field(
         False, description="allow a covariate outside the range of the training subjects"
     )
+    residual: bool = Field(
+        False,
+        description="add what codes leave out: noise as strong, and with the spectrum, as that of "
+        "training volumes",
+    )
     guidance: NonNegativeFloat = Field(
         1.0, description="above 1, samples follow their covariates more than the data do"
     )
@@ -251,16 +257,42 @@ class Study(Section):
         return value
 
 
-class Classifier(Section):
-    covariate: str = Field(description="the categorical condition that is to be recognised")
-    steps: PositiveInt = Field(description="optimiser steps, on real and on synthetic volumes")
+class Use(Section):
+    steps: PositiveInt = Field(
+        description="optimiser steps of every net, the same on real scans, on samples and on both"
+    )
+
+
+class Bound(Section):
+    """What a figure must reach."""
+
+    least: float | None = Field(None, description="the figure must not be below it")
+    most: float | None = Field(None, description="the figure must not be above it")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Bound":
+        if (self.least is None) == (self.most is None):
+            raise ValueError("give one of least and most")
+        return self
 
 
 class Evaluate(Section):
     montages: PositiveInt = Field(description="held-out volumes shown in the report")
     gallery: PositiveInt = Field(description="synthetic scans shown in the report")
-    classifier: Classifier | None = Field(
-        None, description="for the Classification Accuracy Score; null: none"
+    control_steps: PositiveInt | None = Field(
+        None,
+        description="optimiser steps, at most, of the privacy tests' positive control, a prior "
+        "overtrained on 4 scans; null: no control",
+    )
+    weights: str | None = Field(
+        None,
+        description="file of a ResNet's weights, MedicalNet style, for one more space of features",
+    )
+    licence: str | None = Field(
+        None, description="of the training scans, as model card and datasheet shall say it"
+    )
+    gates: dict[str, Bound] = Field(
+        {}, description="figure of data/metrics.json to its bound; a champion must reach all"
     )
 
 
@@ -274,6 +306,7 @@ class Params(Section):
     train_prior: TrainPrior
     sample: Sample
     study: Study | None = Field(description="the study of the prior; null: none")
+    use: Use | None = Field(description="nets that learn from the samples; null: none")
     evaluate: Evaluate
 
     @classmethod
@@ -291,7 +324,7 @@ class Params(Section):
         for section, fields in (changes or {}).items():
             if fields and isinstance(values, dict) and isinstance(values.get(section), dict):
                 values[section] = {**values[section], **fields}
-        faults = across_sections(values, changed=bool(changes and any(changes.values())))
+        faults = across_sections(values)
         try:
             params = cls.model_validate(values)
         except ValidationError as error:

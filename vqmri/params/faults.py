@@ -7,14 +7,10 @@ from pydantic import BaseModel
 PARAMS = "params.yaml"
 
 
-def across_sections(values: Any, *, changed: bool) -> list[str]:
-    """What spans two sections; looked for in the raw values, so that no other fault hides it.
-
-    changed: the values are not all the file's, so what is made of them is not evaluated
-    """
+def across_sections(values: Any) -> list[str]:
+    """What spans two sections; looked for in the raw values, so that no other fault hides it."""
     faults = _shape_faults(values) + _patch_faults(values) + _flip_faults(values)
-    faults += _covariate_faults(values) + _suffix_faults(values)
-    return faults if changed else faults + _classifier_faults(values)
+    return faults + _covariate_faults(values) + _suffix_faults(values)
 
 
 def _shape_faults(values: Any) -> list[str]:
@@ -93,18 +89,6 @@ def _covariate_faults(values: Any) -> list[str]:
         for name in asked
         if name not in conditions
     ]
-
-
-def _classifier_faults(values: Any) -> list[str]:
-    """A covariate to recognise that the samples are not asked to show."""
-    try:
-        classifier = (values["evaluate"].get("classifier") or {}).get("covariate")
-        asked = values["sample"].get("covariates", {})
-    except (KeyError, TypeError, AttributeError):
-        return []
-    if classifier is None or classifier in asked:
-        return []
-    return [f"sample.covariates: {classifier!r} is missing, which evaluate.classifier recognises"]
 
 
 def _suffix_faults(values: Any) -> list[str]:

@@ -70,7 +70,8 @@ class PixelCNN(nn.Module):
 
     van den Oord et al. 2016 (arXiv:1606.05328), with one stream per axis as `causal` explains.
     A learned embedding of the position joins the condition of every layer: scans are aligned, so
-    where a code stands says much about it.
+    where a code stands says much about it. So does how strongly a condition acts there: age moves
+    the ventricles and not the neck.
 
     grid: positions per axis, 2 or 3 axes
     condition_channels: channels of a conditioning map on the same grid, 0 for none
@@ -99,6 +100,7 @@ class PixelCNN(nn.Module):
         self.heads = heads
         self.position = nn.Parameter(torch.zeros(1, channels, *grid))
         self.condition = conv(condition_channels, channels) if condition_channels else None
+        self.reach = nn.Parameter(torch.zeros(1, channels, *grid)) if condition_channels else None
         self.layers = nn.ModuleList(
             CausalLayer(dims, channels, kernel, radius, dropout) for _ in range(num_layers)
         )
@@ -139,4 +141,6 @@ class PixelCNN(nn.Module):
     ) -> Float[Tensor, "any channel *grid"]:
         """What every layer is told of each position of the first planes."""
         position = self.position[:, :, :planes]
-        return position if self.condition is None else position + self.condition(condition)
+        if self.condition is None or self.reach is None:
+            return position
+        return position + (1 + self.reach[:, :, :planes]) * self.condition(condition)

@@ -11,6 +11,7 @@ STAGES = {
     "train_prior": "vqmri.stages.train_prior:train_prior",
     "sample": "vqmri.stages.sample:sample",
     "study": "vqmri.stages.study:study",
+    "use": "vqmri.stages.use:use",
     "evaluate": "vqmri.stages.evaluate:evaluate",
 }
 """Every stage, in the order of the data flow."""

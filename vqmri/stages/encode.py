@@ -17,14 +17,17 @@ from vqmri.outputs import Identity, publishing, replace_file
 from vqmri.outputs.manifest import digest
 from vqmri.params import Encode, Params
 from vqmri.protocols import Map, Metrics, Tracker
+from vqmri.scans.split import TRAIN
 from vqmri.scans.store import VolumeStore
 from vqmri.training.augment import Augmentation
 from vqmri.training.batches import item_seed
 from vqmri.training.device import choose_device
 from vqmri.training.model_folder import load_model
 from vqmri.vqvae import VQVAE
+from vqmri.vqvae.residual import fit_residuals
 
 FORMAT_VERSION = 3
+_FITTED = 64  # training volumes
 _OF_VARIATIONS = 2**32  # in place of a step, where seeds are made: no training has as many
 
 
@@ -88,6 +91,7 @@ def encode(
             for start in range(0, count, size)
         ]
         items = sum(tqdm(each(encode_shard, shards), "encode", len(shards), unit="shard"))
+        residuals = _residuals(store, model)
         writer.finish(
             {
                 "downsamplings": list(model.downsamplings),
@@ -98,6 +102,7 @@ def encode(
                 "shape": list(store.shape),
                 "records": [asdict(record) for record in store.records],
                 "variations": [asdict(variation) for variation in varied],
+                "residuals": residuals,
             }
         )
     return {
@@ -124,6 +129,22 @@ def encode_shard(shard: Shard) -> int:
         CodeWriter(Path(shard.out)).write_shard(shard.start, [c.cpu().numpy() for c in codes])
         replace_file(marker, b"")
     return shard.stop - shard.start
+
+
+@torch.inference_mode()
+def _residuals(store: VolumeStore, model: VQVAE) -> list[dict[str, Any]]:
+    """What the codes of training volumes leave out, as noise that samples can be given."""
+    train = store.of_split(TRAIN)
+    chosen = [train[i] for i in np.linspace(0, len(train) - 1, min(len(train), _FITTED), dtype=int)]
+    grey = store.shape[0] - (store.num_classes > 0)
+    device = choose_device()
+    model = model.to(device)
+    volumes = store.read(chosen)
+    rebuilt = np.empty_like(volumes)
+    for index, volume in enumerate(volumes):
+        codes = model.encode(torch.from_numpy(volume[None]).to(device))
+        rebuilt[index] = model.to_volumes(model.decode(codes)).cpu().numpy()[0]
+    return fit_residuals(volumes[:, :grey], rebuilt[:, :grey])
 
 
 def _read(store: VolumeStore, shard: Shard) -> np.ndarray:

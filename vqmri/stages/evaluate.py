@@ -3,25 +3,35 @@
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from vqmri.evaluation.gates import Gate, check
+from vqmri.evaluation.report.cards import datasheet, model_card
 from vqmri.layout import MADE_BY, Layout
 from vqmri.outputs import Identity, Manifest, publishing, replace_file
 from vqmri.outputs.manifest import digest
-from vqmri.params import Params
+from vqmri.params import Evaluate, Params
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.split import HELD_OUT
 from vqmri.stages import figures
+from vqmri.stages.cards import card_facts
 from vqmri.stages.data_section import data_sections
-from vqmri.stages.report import Shown, read_study, write_report
+from vqmri.stages.findings import Found, Shown, Studied, Used, read_study, read_use
+from vqmri.stages.opened import Opened, open_outputs
+from vqmri.stages.privacy import privacy
+from vqmri.stages.realism import realism
+from vqmri.stages.report import write_report
+from vqmri.stages.use import use_metrics
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.model_folder import HISTORY
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
+METRICS = "metrics.json"
 _INPUTS = [name for name in MADE_BY if name != "report"]
 
 
@@ -39,38 +49,70 @@ def evaluate(
     )
     histories = {name: _history(folders[name]) for name in ("vqvae", "prior")}
     with publishing(data.output("report"), data.work, identity) as work:
-        opened = figures.open_outputs(folders)
+        opened = open_outputs(folders)
         studied = read_study(folders["study"], identity.inputs)
-        with tqdm(total=5, desc="evaluate", unit="part") as bar:
-            sections = data_sections(folders["volumes"], opened.volumes)
-            bar.update()
-            reconstructions = opened.decode(opened.codes.read(opened.indices(HELD_OUT)))
-            bar.update()
-            metrics = figures.reconstruction(opened, reconstructions)
-            bar.update()
-            metrics |= figures.codebook(opened) | figures.prior(opened) | figures.variety(opened)
-            if params.evaluate.classifier:
-                metrics |= figures.classification(
-                    opened, reconstructions, params.evaluate.classifier, params.seed
-                )
-            bar.update()
-            gallery = range(min(params.evaluate.gallery, opened.samples.count))
-            held = opened.records(HELD_OUT)[: params.evaluate.montages]
-            shown = Shown(
-                labels=[record.subject for record in held],
-                volumes=opened.viewable(opened.volumes.read(held)),
-                reconstructions=opened.viewable(reconstructions[: len(held)]),
-                samples=opened.viewable(opened.decode(opened.samples.read(gallery))),
-            )
-            metrics = {name: value for name, value in metrics.items() if np.isfinite(value)}
-            write_report(work.out, sections, metrics, histories, shown, studied, identity.inputs)
-            bar.update()
-        written = (json.dumps(metrics, indent=1, sort_keys=True) + "\n").encode()
-        replace_file(work.out / "metrics.json", written)
+        used = read_use(folders["use"], identity.inputs)
+        sections = data_sections(folders["volumes"], opened.volumes)
+        found, reconstructions = _measure(params, data.root, opened, histories, studied, used)
+        shown = _shown(params.evaluate, opened, reconstructions, found)
+        write_report(work.out, sections, found, shown, identity.inputs)
+        facts = card_facts(params, folders["volumes"], opened, found, identity.inputs)
+        replace_file(work.out / "MODEL_CARD.md", model_card(facts).encode())
+        replace_file(work.out / "DATASHEET.md", datasheet(facts).encode())
+        written = (json.dumps(found.metrics, indent=1, sort_keys=True) + "\n").encode()
+        replace_file(work.out / METRICS, written)
         for name, history in histories.items():
             replace_file(data.plots / f"{name}.csv", _csv(history))
         replace_file(data.metrics, written)
-    return metrics
+    return found.metrics
+
+
+def _measure(
+    params: Params,
+    root: Path,
+    opened: Opened,
+    histories: Mapping[str, Sequence[Metrics]],
+    studied: Studied,
+    used: Used,
+) -> tuple[Found, np.ndarray]:
+    """All figures, and the reconstructions of the held-out scans."""
+    settings, seed = params.evaluate, params.seed
+    weights = root / settings.weights if settings.weights else None
+    with tqdm(total=5, desc="evaluate", unit="part") as bar:
+        reconstructions = opened.decode(opened.codes.read(opened.indices(HELD_OUT)))
+        bar.update()
+        metrics = figures.reconstruction(opened, reconstructions)
+        metrics |= figures.codebook(opened) | figures.prior(opened) | figures.variety(opened)
+        bar.update()
+        ventricles, points = figures.ventricles(opened)
+        real = realism(opened, weights, seed)
+        bar.update()
+        told = privacy(opened, settings.control_steps, seed)
+        bar.update()
+        for row in used.rows:
+            metrics |= use_metrics(row)
+        metrics |= ventricles | real.metrics | told.metrics
+        metrics = {name: value for name, value in metrics.items() if np.isfinite(value)}
+        gates = [Gate(name, bound.least, bound.most) for name, bound in settings.gates.items()]
+        verdicts = check(gates, metrics)
+        bar.update()
+    return Found(metrics, histories, studied, used, real, told, points, verdicts), reconstructions
+
+
+def _shown(settings: Evaluate, opened: Opened, reconstructions: np.ndarray, found: Found) -> Shown:
+    held = opened.records(HELD_OUT)[: settings.montages]
+    gallery = range(min(settings.gallery, opened.samples.count))
+    near = found.privacy.nearest[: len(gallery)]
+    records = [opened.volumes.records[row] for row, _ in near]
+    neighbours = opened.viewable(opened.volumes.read(records))
+    return Shown(
+        labels=[record.subject for record in held],
+        volumes=opened.viewable(opened.volumes.read(held)),
+        reconstructions=opened.viewable(reconstructions[: len(held)]),
+        samples=opened.viewable(opened.decode_samples(gallery)),
+        neighbours=[(scan, r) for scan, (_, r) in zip(neighbours, near, strict=True)],
+        spacing=opened.volumes.spacing,
+    )
 
 
 def _history(folder: Path) -> list[dict[str, float]]:

@@ -1,85 +1,35 @@
 """The figures of the report, from published outputs."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
+import math
+import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from vqmri.codes import CodeStore, bits_per_position
-from vqmri.errors import IntegrityError, ParamsError
-from vqmri.evaluation.accuracy import accuracy, predict, train_classifier
+from vqmri.codes import bits_per_position, code_tensors
 from vqmri.evaluation.codebook import Usage
-from vqmri.evaluation.likelihood import code_tensors, held_out_likelihood, inside
-from vqmri.evaluation.reconstruction import dice, psnr_in_foreground, psnr_in_view, ssim_in_view
+from vqmri.evaluation.likelihood import held_out_likelihood, inside
+from vqmri.evaluation.reconstruction import (
+    dice,
+    mae_in_view,
+    ms_ssim_in_view,
+    psnr_in_foreground,
+    psnr_in_view,
+    psnr_per_label,
+    ssim_in_view,
+)
 from vqmri.evaluation.structure import unique_items
-from vqmri.outputs.manifest import digest
-from vqmri.params import Classifier
-from vqmri.prior.covariates import Categorical, known_rows
+from vqmri.prior.covariates import known_rows
 from vqmri.protocols import Metrics
 from vqmri.scans.dataset import FOREGROUND
-from vqmri.scans.split import HELD_OUT, TRAIN
-from vqmri.scans.store import VolumeStore
+from vqmri.scans.phantom import is_phantom, ventricle_volume
+from vqmri.scans.split import HELD_OUT
 from vqmri.scans.volume import Record, code_box, crop
 from vqmri.shapes import Box
-from vqmri.training.generator import Generator
+from vqmri.stages.opened import Opened
 
-_VOXELS_PER_BATCH = 2**20
-_CLASSIFIER_BATCH = 128
-
-
-@dataclass(frozen=True)
-class Opened:
-    """Every published output that is evaluated."""
-
-    volumes: VolumeStore
-    codes: CodeStore
-    samples: CodeStore
-    generator: Generator
-
-    def indices(self, split: str) -> list[int]:
-        """Rows of one side of the split, the same in volumes and codes."""
-        return [i for i, record in enumerate(self.volumes.records) if record.split == split]
-
-    def records(self, split: str) -> list[Record]:
-        return self.volumes.of_split(split)
-
-    def viewable(self, volumes: np.ndarray) -> np.ndarray:
-        """The volumes with all channels in [0, 1]: indices of labels divided by the largest."""
-        if not self.volumes.num_classes:
-            return volumes
-        shades = volumes[:, -1:] / (self.volumes.num_classes - 1)
-        return np.concatenate([volumes[:, :-1], shades.astype(volumes.dtype)], axis=1)
-
-    def decode(self, codes: Sequence[np.ndarray]) -> np.ndarray:
-        """Volumes (item, channel, *space) of stored codes."""
-        return self.generator.decode(code_tensors(codes, self.codes.num_embeddings))
-
-
-def open_outputs(folders: dict[str, Path]) -> Opened:
-    """Open all outputs; IntegrityError when they were not made of one another."""
-    codes = CodeStore(folders["codes"])
-    samples = CodeStore(folders["samples"])
-    generator = Generator(folders["vqvae"], folders["prior"])
-    vqvae, prior = generator.about, generator.prior_about
-    volumes, weights = digest(folders["volumes"]), vqvae["weights"]
-    for name, of, found, expected in (
-        ("vqvae", "volumes", vqvae["volumes"], volumes),
-        ("codes", "volumes", codes.attributes["volumes"], volumes),
-        ("codes", "vqvae", codes.attributes["vqvae_weights"], weights),
-        ("prior", "codes", prior["codes"], digest(folders["codes"])),
-        ("samples", "vqvae", samples.attributes["vqvae_weights"], weights),
-        ("samples", "prior", samples.attributes["prior_weights"], prior["weights"]),
-    ):
-        if found != expected:
-            raise IntegrityError(
-                f"{folders[name]} was made with other {of} ({found[:16]}) than those in "
-                f"{folders[of]} ({expected[:16]}). Run `dvc repro`."
-            )
-    return Opened(VolumeStore(folders["volumes"]), codes, samples, generator)
+_GZIPPED = 16  # held-out scans
 
 
 def reconstruction(opened: Opened, reconstructions: np.ndarray) -> Metrics:
@@ -92,11 +42,19 @@ def reconstruction(opened: Opened, reconstructions: np.ndarray) -> Metrics:
     images = opened.volumes.shape[0] - (opened.volumes.num_classes > 0)
     everything = opened.volumes.read(held)
     volumes, found = everything[:, :images], reconstructions[:, :images]
-    mean = np.broadcast_to(_mean_volume(opened)[:images], volumes.shape)
+    mean = np.broadcast_to(opened.mean_volume()[:images], volumes.shape)
     labelled = opened.volumes.num_classes > 0
-    return (_labels(everything, reconstructions, boxes) if labelled else {}) | {
+    of_labels = (
+        _labels(everything, reconstructions, boxes)
+        | _per_label(opened, everything, reconstructions, boxes)
+        if labelled
+        else {}
+    )
+    return of_labels | {
         "psnr_db": float(np.mean(psnr_in_view(found, volumes, boxes))),
         "ssim": _mean(ssim_in_view(found, volumes, boxes)),
+        "ms_ssim": _mean(ms_ssim_in_view(found, volumes, boxes)),
+        "mae": float(np.mean(mae_in_view(found, volumes, boxes))),
         "psnr_db_of_mean_training_volume": float(np.mean(psnr_in_view(mean, volumes, boxes))),
         "ssim_of_mean_training_volume": _mean(ssim_in_view(mean, volumes, boxes)),
         "psnr_db_foreground": _mean(psnr_in_foreground(found, volumes, boxes, FOREGROUND)),
@@ -107,18 +65,9 @@ def reconstruction(opened: Opened, reconstructions: np.ndarray) -> Metrics:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Mean of the numbers among the values; NaN when there is none."""
-    known = [value for value in values if not np.isnan(value)]
+    """Mean of the finite ones among the values; NaN when there is none."""
+    known = [value for value in values if np.isfinite(value)]
     return float(np.mean(known)) if known else float("nan")
-
-
-def _mean_volume(opened: Opened) -> np.ndarray:
-    total = np.zeros(opened.volumes.shape)
-    records = opened.records(TRAIN)
-    size = max(1, _VOXELS_PER_BATCH // total.size)
-    for start in range(0, len(records), size):
-        total += opened.volumes.read(records[start : start + size]).sum(axis=0, dtype=np.float64)
-    return (total / len(records)).astype(np.float32)
 
 
 def codebook(opened: Opened) -> Metrics:
@@ -130,7 +79,36 @@ def codebook(opened: Opened) -> Metrics:
     bits = sum(
         int(np.prod(m.grid)) * bits_per_position(m.num_embeddings) for m in opened.codes.maps
     )
-    return {"bits_per_voxel": bits / voxels, **usage.take()}
+    return {"bits_per_voxel": bits / voxels, **_compression(opened), **usage.take()}
+
+
+def _compression(opened: Opened) -> Metrics:
+    """How many times smaller codes are than the scans' voxels in view as int16, plain and gzipped.
+
+    All channels count. Codes are counted without the prior's help.
+    """
+    held = opened.records(HELD_OUT)[:_GZIPPED]
+    plain, zipped, bits = 0, 0, 0.0
+    for record in held:
+        volume = opened.volumes.read([record])[0]
+        grey = len(volume) - (opened.volumes.num_classes > 0)
+        volume[:grey] *= np.iinfo(np.int16).max
+        voxels = np.rint(volume[..., *crop(record.box)]).astype("<i2").tobytes()
+        plain, zipped = plain + 8 * len(voxels), zipped + 8 * len(zlib.compress(voxels, 6))
+        bits += _code_bits(opened, record)
+    if not held:
+        return {}
+    return {"compression_of_int16": plain / bits, "compression_of_gzip": zipped / bits}
+
+
+def _code_bits(opened: Opened, record: Record) -> float:
+    """Of one scan's codes inside its field of view, each of log2 K."""
+    maps = zip(opened.codes.maps, opened.codes.attributes["downsamplings"], strict=True)
+    return sum(
+        bits_per_position(code_map.num_embeddings)
+        * math.prod(stop - start for start, stop in code_box(record.box, factor))
+        for code_map, factor in maps
+    )
 
 
 def prior(opened: Opened) -> Metrics:
@@ -151,6 +129,10 @@ def prior(opened: Opened) -> Metrics:
         "marginal_bits_per_code": found.marginal_bits_per_code,
         "prior_saving": 1 - found.bits_per_code / found.marginal_bits_per_code,
     }
+    voxels = sum(math.prod(stop - start for start, stop in r.box) for r in records)
+    if all(opened.codes.num_embeddings):
+        total = sum(bits * n for bits, n in zip(found.bits, found.positions, strict=True))
+        metrics["bits_per_voxel_with_prior"] = total / voxels
     if len(maps) > 1:
         names = [code_map.name for code_map in opened.codes.maps]
         metrics |= {f"prior_bits_{n}": bits for n, bits in zip(names, found.bits, strict=True)}
@@ -178,57 +160,41 @@ def _labels(volumes: np.ndarray, reconstructions: np.ndarray, boxes: Sequence[Bo
     }
 
 
-def classification(
-    opened: Opened, reconstructions: np.ndarray, settings: Classifier, seed: int
+def _per_label(
+    opened: Opened, volumes: np.ndarray, found: np.ndarray, boxes: Sequence[Box]
 ) -> Metrics:
-    """Classification Accuracy Score and the share of samples that show what was asked for.
+    """PSNR of the grey channels inside each label of the true map."""
+    values = opened.volumes.channels[-1].label_values
+    grey = volumes[:, :-1]
+    psnr = psnr_per_label(found[:, :-1], grey, volumes[:, -1], boxes, range(len(values)))
+    return {f"psnr_db_label_{values[index]}": _mean(each) for index, each in psnr.items()}
 
-    One classifier is trained on real training volumes, one of the same kind on samples alone.
+
+def ventricles(opened: Opened) -> tuple[Metrics, dict[str, np.ndarray]]:
+    """Of phantoms: cm³ of fluid in the middle of the head for each year of age, asked and true.
+
+    Beside the figures, for a picture: age and volume of real heads and of samples. Nothing for
+    other scans, and for samples that no two ages were asked of.
     """
-    name = settings.covariate
-    known = next((c for c in opened.generator.prior.covariates if c.name == name), None)
-    asked_of = opened.samples.attributes["covariates"]
-    if known is None or any(row.get(name) is None for row in asked_of):
-        raise IntegrityError(
-            f"evaluate.classifier.covariate = {name!r}, but the prior or the samples were made "
-            "without it. Run `dvc repro`."
-        )
-    if not isinstance(known, Categorical):
-        raise ParamsError(f"evaluate.classifier.covariate = {name!r} is not categorical.")
-    asked = _classes(asked_of, known)
-    if lacking := [value for i, value in enumerate(known.values) if i not in asked]:
-        raise ParamsError(
-            f"sample.covariates.{name}: there is no sample of {', '.join(lacking)}, which "
-            "evaluate.classifier is to recognise. Ask for all of them."
-        )
-    train, held = (_known(opened.records(split), known) for split in (TRAIN, HELD_OUT))
-    if not held:
-        return {}
-    real, test = opened.volumes.read(train), opened.volumes.read(held)
-    drawn = opened.decode(opened.samples.read(range(opened.samples.count)))
-    voxels = int(np.prod(opened.volumes.shape))
-    train_one = partial(
-        train_classifier,
-        num_classes=len(known.values),
-        steps=settings.steps,
-        seed=seed,
-        batch_size=min(_CLASSIFIER_BATCH, max(1, _VOXELS_PER_BATCH // voxels)),
-    )
-    of_real = train_one(real, _classes([r.covariates for r in train], known))
-    of_samples = train_one(drawn, asked)
-    truth = _classes([record.covariates for record in held], known)
-    labelled = [known.is_known(r.covariates.get(name)) for r in opened.records(HELD_OUT)]
-    return {
-        "classifier_accuracy": accuracy(predict(of_real, test), truth),
-        "reconstruction_accuracy": accuracy(predict(of_real, reconstructions[labelled]), truth),
-        "conditional_accuracy": accuracy(predict(of_real, drawn), asked),
-        "classification_accuracy_score": accuracy(predict(of_samples, test), truth),
+    records = opened.volumes.records
+    asked = [row.get("age") for row in opened.samples.attributes["covariates"]]
+    if not all(is_phantom(r.source) for r in records) or None in asked or len(set(asked)) < 2:
+        return {}, {}
+    affine = np.array(records[0].normalised_affine)
+    real = [ventricle_volume(opened.volumes.read([r])[0, 0], affine) for r in records]
+    drawn = opened.decode_samples(range(opened.samples.count))
+    found = {
+        "real_age": np.array([r.covariates["age"] for r in records], np.float64),
+        "real_volume": np.array(real),
+        "samples_age": np.array(asked, np.float64),
+        "samples_volume": np.array([ventricle_volume(volume[0], affine) for volume in drawn]),
     }
-
-
-def _known(records: Sequence[Record], covariate: Categorical) -> list[Record]:
-    return [r for r in records if covariate.is_known(r.covariates.get(covariate.name))]
-
-
-def _classes(rows: Sequence[Mapping[str, Any]], covariate: Categorical) -> np.ndarray:
-    return np.array([covariate.values.index(str(row[covariate.name])) for row in rows])
+    slopes = {
+        side: float(np.polyfit(found[f"{side}_age"], found[f"{side}_volume"], 1)[0])
+        for side in ("real", "samples")
+    }
+    return {
+        "ventricle_slope_real": slopes["real"],
+        "ventricle_slope_samples": slopes["samples"],
+        "ventricle_slope_ratio": slopes["samples"] / slopes["real"],
+    }, found

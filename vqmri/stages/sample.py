@@ -26,7 +26,7 @@ from vqmri.scans import bids, idx
 from vqmri.scans.volume import Channel
 from vqmri.training.generator import Generator
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 IMAGES, TABLE = "images.idx.gz", "samples.tsv"
 
 
@@ -157,6 +157,8 @@ def _draw(batch: Batch) -> bytes:
             progress=lambda done: bar.update(len(numbers) * done / positions),
         )
     volumes = generator.decode(codes, number=len(numbers))
+    if settings.residual:
+        volumes = generator.with_residuals(volumes, settings.seed, numbers)
     drawn = [values[: len(numbers)].cpu().numpy() for values in codes]
     CodeWriter(Path(batch.out)).write_shard(numbers[0], drawn)
     if volumes.ndim == 4:
@@ -176,6 +178,7 @@ def _write_scan(
         "TopK": settings.top_k,
         "TopP": settings.top_p,
         "Guidance": settings.guidance,
+        "Residual": settings.residual,
         "VQVAEWeights": generator.about["weights"],
         "PriorWeights": generator.prior_about["weights"],
         "Covariates": covariates_of(settings, number),

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from vqmri.codes import CodeStore
+from vqmri.codes import CodeStore, code_tensors
 from vqmri.errors import IntegrityError
-from vqmri.evaluation.likelihood import code_tensors, held_out_likelihood, inside
+from vqmri.evaluation.likelihood import held_out_likelihood, inside
 from vqmri.evaluation.marginals import PositionMarginals
 from vqmri.evaluation.montage import one_slice
 from vqmri.evaluation.structure import (

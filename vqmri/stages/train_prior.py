@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from vqmri.build.train_prior import prior_arguments
 from vqmri.build.training import deciding, training_plan
-from vqmri.codes import CodeStore
+from vqmri.codes import CodeStore, code_tensors
 from vqmri.errors import IntegrityError
-from vqmri.evaluation.likelihood import code_tensors, held_out_likelihood, inside
+from vqmri.evaluation.likelihood import held_out_likelihood, inside
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, replace_file
 from vqmri.outputs.manifest import digest
@@ -33,7 +33,7 @@ from vqmri.training.model_folder import HISTORY, write_model
 from vqmri.training.optim import adamw
 from vqmri.training.ranks import start_fabric
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 REGISTERED = "vqmri-generator"
 _LOOKS_AT_HELD_OUT = 10  # times in a training
 
@@ -93,6 +93,7 @@ def train_prior(
         about = {
             "codes": identity.inputs["codes"],
             "vqvae_weights": store.attributes["vqvae_weights"],
+            "residuals": store.attributes.get("residuals", []),
         }
         if is_leader():
             write_model(work.out, model, arguments, about)

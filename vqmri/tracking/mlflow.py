@@ -60,7 +60,7 @@ class MlflowTracker:
 
     def model(self, name: str, folders: Mapping[str, Path]) -> None:
         """Register the folders as the next version of `name`, and call that the challenger."""
-        self._try(lambda: _register(name, folders))
+        self._try(lambda: register(name, folders))
 
     def _try(self, action: Callable[[], object]) -> None:
         """Do it, unless tracking has failed before: a dead server costs its time-out only once."""
@@ -97,7 +97,8 @@ def _has(run_id: str) -> bool:
         return False
 
 
-def _register(name: str, folders: Mapping[str, Path]) -> None:
+def register(name: str, folders: Mapping[str, Path]) -> int:
+    """Make the folders the next version of `name`, and call it the challenger; its number."""
     code = Path(__file__).with_name(f"pyfunc_{name.removeprefix('vqmri-')}.py")
     info = mlflow.pyfunc.log_model(
         name=name,
@@ -107,19 +108,31 @@ def _register(name: str, folders: Mapping[str, Path]) -> None:
         signature=_signature(folders),
         pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in _NEEDED],
         registered_model_name=name,
+        tags=weights_tags(folders),
     )
     number = str(info.registered_model_version)
     mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, number)
+    return int(number)
+
+
+def weights_tags(folders: Mapping[str, Path]) -> dict[str, str]:
+    """Tags of a version that say whose weights it holds: the sha256 of each folder's."""
+    return {f"{key}_weights": _read(folder)["about"]["weights"] for key, folder in folders.items()}
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    return description
 
 
 def _signature(folders: Mapping[str, Path]) -> ModelSignature:
     """Arrays of volumes; of the generator draws, with a column for each covariate that may lack."""
-    about = json.loads((folders["vqvae"] / DESCRIPTION).read_text(encoding="utf-8"))["about"]
+    about = _read(folders["vqvae"])["about"]
     axes = (-1,) * (1 + len(about["shape"]))
     volumes = Schema([TensorSpec(np.dtype(np.float32), axes)])
     if "prior" not in folders:
         return ModelSignature(inputs=volumes, outputs=volumes)
-    prior = json.loads((folders["prior"] / DESCRIPTION).read_text(encoding="utf-8"))
+    prior = _read(folders["prior"])
     covariates = [
         ColSpec(
             DataType.string if "values" in covariate else DataType.double,

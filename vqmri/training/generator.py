@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vqmri.codes import CodeStore, code_tensors
 from vqmri.errors import IntegrityError
 from vqmri.prior import Prior
 from vqmri.prior.cached_sampler import cached
@@ -19,6 +20,7 @@ from vqmri.prior.sampler import draw
 from vqmri.training.device import choose_device
 from vqmri.training.model_folder import load_model
 from vqmri.vqvae import VQVAE
+from vqmri.vqvae.residual import add_residuals
 
 _MIN_BATCH = 8
 _POSITIONS_PER_BATCH = 4096
@@ -97,6 +99,32 @@ class Generator:
         wanted = parts if number is None else parts[: -(-number // size)]
         volumes = [self.vqvae.to_volumes(self.vqvae.decode(part)).cpu().numpy() for part in wanted]
         return np.concatenate(volumes)[:number]
+
+    def with_residuals(
+        self, volumes: Float[np.ndarray, "slot channel *space"], seed: int, numbers: Sequence[int]
+    ) -> Float[np.ndarray, "slot channel *space"]:
+        """Decoded samples of some numbers, each with noise of its own as codes leave it out.
+
+        IntegrityError when the prior's folder does not say what that noise is like.
+        """
+        residuals = self.prior_about.get("residuals")
+        if not residuals:
+            raise IntegrityError(
+                "The prior knows nothing of what its codes leave out (sample.residual). Make codes "
+                "and prior again with `vqmri encode` and `vqmri train_prior`."
+            )
+        pairs = zip(volumes, numbers, strict=True)
+        return np.stack([add_residuals(v, residuals, seed, number) for v, number in pairs])
+
+    def decode_samples(
+        self, store: CodeStore, numbers: Sequence[int]
+    ) -> Float[np.ndarray, "sample channel *space"]:
+        """Some of the published samples, as they were before a file's type rounded them."""
+        volumes = self.decode(code_tensors(store.read(numbers), store.num_embeddings))
+        settings = store.attributes["sample"]
+        if not settings.get("residual"):
+            return volumes
+        return self.with_residuals(volumes, settings["seed"], numbers)
 
     def sample(
         self,

@@ -1,0 +1,291 @@
+"""Do the models give away whom they were trained on? Tests, each beside what chance alone gives.
+
+What is found is what these tests find; other tests may find more.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from vqmri.codes import code_tensors
+from vqmri.evaluation.features import RandomNet
+from vqmri.evaluation.likelihood import inside, item_bits
+from vqmri.evaluation.membership import Membership, flagged, membership
+from vqmri.evaluation.memorisation import (
+    Share,
+    correlations,
+    distances,
+    longest_shared_run,
+    share_nearer,
+    share_trained,
+)
+from vqmri.evaluation.overtrained import overtrain
+from vqmri.prior import Prior
+from vqmri.prior.cached_sampler import cached
+from vqmri.prior.choice import Choice
+from vqmri.prior.covariates import known_rows
+from vqmri.prior.sampler import draw
+from vqmri.protocols import Metrics
+from vqmri.scans.split import HELD_OUT, TRAIN
+from vqmri.scans.volume import code_box
+from vqmri.stages.opened import Opened
+from vqmri.training.model_folder import DESCRIPTION
+
+MOST = 10_000
+"""Known scans of each side, and samples, at most."""
+CONTROL_SUBJECTS = 4
+AUC_BOUND = 0.55
+"""AUCs below it are not flagged, however sure they are."""
+
+_REPEATS, _FEWER_REPEATS, _MANY = 1000, 200, 10**6
+Finding = tuple[str, str, str, str]
+"""The test, what it found, what it is compared with, how to read that."""
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """Figures, the table of the report, and who is nearest to each of the first samples.
+
+    nearest: row of the volumes' table of the training scan most like a sample, and their r
+    """
+
+    metrics: Metrics
+    findings: Sequence[Finding]
+    nearest: Sequence[tuple[int, float]]
+
+
+class _Side:
+    """Some scans: rows of the volumes' table, records, codes."""
+
+    def __init__(self, opened: Opened, rows: Sequence[int]) -> None:
+        self.rows = list(rows)
+        self.records = [opened.volumes.records[row] for row in rows]
+        self.subjects = [record.subject for record in self.records]
+        self.maps = opened.codes.read(rows)
+        self._store = opened.codes
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The codes as a prior takes them."""
+        return code_tensors(self.maps, self._store.num_embeddings)
+
+    def covariates(self, prior: Prior) -> Tensor:
+        """Of the subjects, as a prior takes them."""
+        return known_rows(prior.covariates, [record.covariates for record in self.records])
+
+    def bits(self, prior: Prior) -> Float[np.ndarray, " item"]:
+        """Per code, under a prior."""
+        factors = zip(self._store.attributes["downsamplings"], self._store.grids, strict=True)
+        masks = [
+            inside([code_box(record.box, factor) for record in self.records], grid)
+            for factor, grid in factors
+        ]
+        return item_bits(prior, self.tensors, masks, self.covariates(prior))
+
+
+def privacy(opened: Opened, control_steps: int | None, seed: int) -> Privacy:
+    """All tests of the published models and samples; the positive control if steps are given.
+
+    Nothing for a data set without held-out scans.
+    """
+    if not opened.indices(HELD_OUT):
+        return Privacy({}, [], [])
+    random = np.random.default_rng([seed, 3])
+    train, held = (
+        _Side(opened, sorted(random.permutation(opened.indices(split))[:MOST].tolist()))
+        for split in (TRAIN, HELD_OUT)
+    )
+    prior = opened.generator.prior
+    told = membership(train.bits(prior), held.bits(prior), train.subjects, held.subjects, seed=seed)
+    count = min(opened.samples.count, MOST)
+    metrics, findings = _membership(told, "prior", "")
+    near = _near(opened, opened.decode_samples(range(count)), train, held, seed)
+    codes = opened.samples.read(range(count))
+    metrics |= near.metrics
+    runs, run_findings = _runs(opened, codes, train, held)
+    findings = [*findings, *near.findings, *run_findings]
+    if control_steps:
+        more, control_findings = _positive_control(opened, train, held, control_steps, seed)
+        metrics |= more
+        findings += control_findings
+    return Privacy(metrics | runs, findings, near.nearest)
+
+
+def _membership(found: Membership, whose: str, suffix: str) -> tuple[Metrics, list[Finding]]:
+    told = flagged(found, AUC_BOUND)
+    metrics = {
+        f"mia{suffix}_auc": found.auc,
+        f"mia{suffix}_auc_low": found.low,
+        f"mia{suffix}_auc_high": found.high,
+        f"mia{suffix}_control": found.control,
+        f"mia{suffix}_control_low": found.control_low,
+        f"mia{suffix}_control_high": found.control_high,
+        f"mia{suffix}_p_value": found.p_value,
+        f"mia{suffix}_true_positives": found.true_positives,
+        f"mia{suffix}_flagged": float(told),
+    }
+    finding = (
+        f"membership inference by the {whose}'s exact likelihood",
+        f"AUC {found.auc:.3f} ({found.low:.3f} to {found.high:.3f}), p = {found.p_value:.3g}; "
+        f"{100 * found.true_positives:.0f} % of members found at 10 % false alarms",
+        "0.5 and 10 %"
+        if np.isnan(found.control)
+        else f"members against members: {found.control:.3f} "
+        f"({found.control_low:.3f} to {found.control_high:.3f})",
+        f"FLAGGED: training subjects can be told (AUC ≥ {AUC_BOUND} and p ≤ 0.05)"
+        if told
+        else "not flagged: this attack does not tell training subjects from others",
+    )
+    return metrics, [finding]
+
+
+@dataclass(frozen=True)
+class _Near:
+    metrics: Metrics
+    findings: list[Finding]
+    nearest: list[tuple[int, float]]
+
+
+def _near(
+    opened: Opened,
+    samples: Float[np.ndarray, "sample channel *space"],
+    train: _Side,
+    held: _Side,
+    seed: int,
+    suffix: str = "",
+    whose: str = "samples",
+) -> _Near:
+    """Nearest neighbours by correlation, and in the features of a net with random weights."""
+    grey = opened.volumes.shape[0] - (opened.volumes.num_classes > 0)
+    net = RandomNet(len(opened.volumes.shape) - 1, grey)
+    sides = {"train": train, "held": held}
+    volumes = {name: opened.volumes.read(side.records)[:, :grey] for name, side in sides.items()}
+    drawn = samples[:, :grey]
+    r = {name: correlations(drawn, known) for name, known in volumes.items()}
+    of_held = correlations(volumes["held"], volumes["train"]).max(axis=1)
+    in_net = [distances(net(drawn), net(volumes[name])) for name in sides]
+    members = np.arange(len(train.rows) + len(held.rows)) < len(train.rows)
+    subjects = [*train.subjects, *held.subjects]
+    matrices = {
+        "correlation": 1 - np.concatenate([r["train"], r["held"]], axis=1),
+        "features": np.concatenate(in_net, axis=1),
+    }
+    repeats = _REPEATS if len(drawn) * len(subjects) < _MANY else _FEWER_REPEATS
+    shares, wholes = (
+        {
+            name: share(matrix.astype(np.float64), members, subjects, seed=seed, repeats=repeats)
+            for name, matrix in matrices.items()
+        }
+        for share in (share_nearer, share_trained)
+    )
+    best = r["train"].max(axis=1)
+    metrics = {
+        f"nearest_correlation{suffix}": float(best.mean()),
+        f"nearest_correlation{suffix}_most": float(best.max()),
+        "nearest_correlation_of_held_out": float(of_held.mean()),
+        "nearest_correlation_of_held_out_most": float(of_held.max()),
+    }
+    for name in matrices:
+        metrics[f"nearer_to_training{suffix}_by_{name}"] = shares[name].value
+        metrics[f"nearest_is_training{suffix}_by_{name}"] = wholes[name].value
+    findings = [
+        (
+            f"r of the {whose} with the nearest training scan",
+            f"mean {best.mean():.3f}, most {best.max():.3f}",
+            f"held-out scans: mean {of_held.mean():.3f}, most {of_held.max():.3f}",
+            "a copy has 1; samples above all held-out scans deserve a look"
+            if best.max() > of_held.max()
+            else "no sample is nearer to a training scan than real people are to one another",
+        ),
+        *(
+            _share(
+                f"{whose} nearer to training than to as many held-out subjects, by {name}", share
+            )
+            for name, share in shares.items()
+        ),
+        *(
+            _share(f"{whose} whose nearest known scan is a training one, by {name}", share)
+            for name, share in wholes.items()
+        ),
+    ]
+    rows = r["train"].argmax(axis=1)
+    nearest = [(train.rows[i], float(value)) for i, value in zip(rows, best, strict=True)]
+    return _Near(metrics, findings, nearest)
+
+
+def _share(what: str, share: Share) -> Finding:
+    return (
+        f"share of {what}",
+        f"{share.value:.2f} ({share.low:.2f} to {share.high:.2f})",
+        f"by chance {share.chance:.2f} ({share.chance_low:.2f} to {share.chance_high:.2f})",
+        "ABOVE what chance gives"
+        if share.value > share.chance_high
+        else "within what chance gives, or below it",
+    )
+
+
+def _runs(
+    opened: Opened, codes: Sequence[np.ndarray], train: _Side, held: _Side
+) -> tuple[Metrics, list[Finding]]:
+    """Longest runs of codes that a sample has in common with a training scan; no real gains."""
+    metrics: Metrics = {}
+    findings: list[Finding] = []
+    for number, code_map in enumerate(opened.codes.maps):
+        if not code_map.num_embeddings:
+            continue
+        own, of_held = (_longest(side[number], train.maps[number]) for side in (codes, held.maps))
+        positions = int(np.prod(code_map.grid))
+        metrics[f"longest_run_{code_map.name}"] = float(own.max())
+        metrics[f"longest_run_{code_map.name}_of_held_out"] = float(of_held.max())
+        findings.append(
+            (
+                f"longest run of codes shared with a training scan, {code_map.name}",
+                f"{own.max()} of {positions} (median {np.median(own):.0f})",
+                f"held-out scans: {of_held.max()} (median {np.median(of_held):.0f})",
+                "longer than any that real people share"
+                if own.max() > of_held.max()
+                else "no longer than what real people share",
+            )
+        )
+    return metrics, findings
+
+
+def _longest(
+    codes: Integer[np.ndarray, "item *grid"], known: Integer[np.ndarray, "known *grid"]
+) -> Integer[np.ndarray, " item"]:
+    return longest_shared_run(codes[:_RUNS], known).values
+
+
+_RUNS = 1000  # items whose runs are looked for; each is compared with every training item
+
+
+def _positive_control(
+    opened: Opened, train: _Side, held: _Side, steps: int, seed: int
+) -> tuple[Metrics, list[Finding]]:
+    """The same tests of a prior that knows four training scans by heart: they must find that."""
+    random = np.random.default_rng([seed, 4])
+    subjects = random.permutation(sorted(set(train.subjects)))[:CONTROL_SUBJECTS]
+    own = _Side(opened, [train.rows[train.subjects.index(subject)] for subject in subjects])
+    description = json.loads((opened.folders["prior"] / DESCRIPTION).read_text(encoding="utf-8"))
+    rows = own.covariates(opened.generator.prior)
+    prior = overtrain(description["arguments"], own.tensors, rows, steps=steps, seed=seed)
+    told = membership(own.bits(prior), held.bits(prior), own.subjects, held.subjects, seed=seed)
+    whose = f"prior overtrained on {len(own.rows)} scans"
+    metrics, findings = _membership(told, whose, "_of_overtrained")
+    slots = opened.generator.micro_batch
+    drawn = draw(
+        prior,
+        seed=seed,
+        numbers=range(slots),
+        choice=Choice(),
+        rows=rows.repeat(-(-slots // len(rows)), 1)[:slots],
+        sampler=cached,
+    )
+    volumes = opened.generator.decode(drawn)
+    near = _near(opened, volumes, own, held, seed, "_of_overtrained", f"samples of a {whose}")
+    metrics |= {name: value for name, value in near.metrics.items() if "overtrained" in name}
+    return metrics, [*findings, *near.findings]

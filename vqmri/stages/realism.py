@@ -1,0 +1,311 @@
+"""Are samples like real scans? Several measures, each beside real data and beside known fakes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Num
+from scipy.ndimage import gaussian_filter
+from tqdm import tqdm
+
+from vqmri.evaluation.anatomy import describe, histogram_distance, ks_distance
+from vqmri.evaluation.distances import frechet_distance, mmd_squared, mmd_squared_biased
+from vqmri.evaluation.features import (
+    EncoderSpace,
+    FeatureSpace,
+    Projection,
+    RandomNet,
+    WeightsFile,
+)
+from vqmri.evaluation.gates import Gate
+from vqmri.evaluation.intervals import subsampled
+from vqmri.evaluation.neighbourhoods import neighbourhoods
+from vqmri.evaluation.reconstruction import pairwise_ms_ssim
+from vqmri.protocols import Metrics
+from vqmri.scans.split import HELD_OUT, TRAIN
+from vqmri.scans.volume import Record
+from vqmri.stages.opened import Opened
+
+MOST = 1000
+"""Items of each set at most."""
+TELLING = (
+    Gate("frechet_ratio", most=2.0),
+    Gate("mmd_ratio", most=2.0),
+    Gate("coverage_ratio", least=0.8),
+)
+"""Ratios to what real data reach, and the bound that every known fake must miss by each of them."""
+SAMPLES, REBUILT = "samples", "reconstructions of held-out scans"
+FAKES = ("uniform codes", "marginal codes", "mean training volume", "blurred training scans")
+_NEIGHBOURS = 5
+_DRAWS, _REPEATS = 20, 100
+_PAIRS = 200
+_BLUR = 2.0  # voxels, standard deviation
+_DIMENSIONS = 16
+
+Volumes = Float[np.ndarray, "item channel *space"]
+Features = Float[np.ndarray, "item dimension"]
+Tested = Float[np.ndarray, "held dimension"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of a set of volumes: features by the space's name, and plain statistics."""
+
+    features: Mapping[str, Features]
+    statistics: Mapping[str, Float[np.ndarray, " item"]]
+    diversity: float
+    histogram: float
+
+
+@dataclass(frozen=True)
+class Realism:
+    """The figures of the samples, and the tables of the report.
+
+    count: items of each set that are compared; 0 when there are too few to measure anything
+    rows: set → measure → figure, measures of other spaces than the first with its name in brackets
+    blind: measure → the fakes that it takes for real; such a measure is no gate
+    statistics: (statistic, mean and deviation of real and of samples, distance, of training scans)
+    """
+
+    count: int
+    metrics: Metrics
+    rows: Mapping[str, Metrics]
+    blind: Mapping[str, Sequence[str]]
+    statistics: Sequence[tuple[str, ...]]
+
+
+def realism(opened: Opened, weights: Path | None, seed: int) -> Realism:
+    """Of as many samples as scans are held out, in every feature space.
+
+    Each figure is the mean over draws of so many training scans or samples, where there are more.
+    weights: of one more feature space, or None
+    """
+    random = np.random.default_rng([seed, 2])
+    held, train = (_some(opened.records(side), random) for side in (HELD_OUT, TRAIN))
+    count = min(len(held), len(train), opened.samples.count)
+    if count <= 2 * _NEIGHBOURS:  # a share of so few says nothing
+        return Realism(0, {}, {}, {}, [])
+    held = held[:count]
+    spaces = _spaces(opened, weights)
+    sets = _sets(opened, held, train, count, random)
+    real = opened.volumes.read(held)
+    looked = {
+        name: _look(make(), real, opened, spaces, seed)
+        for name, make in tqdm(sets.items(), "realism", unit="set", leave=False)
+    }
+    spaces_of = {space.name: f" [{space.name}]" if number else ""
+                 for number, space in enumerate(spaces)}  # fmt: skip
+    rows = _rows(looked, spaces_of, count, seed)
+    metrics = {_metric(name): value for name, value in rows[SAMPLES].items()}
+    metrics |= _intervals(looked, rows, spaces_of, seed)
+    metrics |= {"diversity_ms_ssim": looked[SAMPLES].diversity,
+                "diversity_ms_ssim_of_real": looked["held-out scans"].diversity}  # fmt: skip
+    blind = _blind(rows)
+    metrics |= {f"{measure}_fooled_by": float(len(fakes)) for measure, fakes in blind.items()}
+    return Realism(count, metrics, rows, blind, _statistics(looked))
+
+
+def _some(records: Sequence[Record], random: np.random.Generator) -> list[Record]:
+    return [records[i] for i in sorted(random.permutation(len(records))[:MOST])]
+
+
+def _spaces(opened: Opened, weights: Path | None) -> list[FeatureSpace]:
+    grey = opened.volumes.shape[0] - (opened.volumes.num_classes > 0)
+    spaces: list[FeatureSpace] = [
+        RandomNet(len(opened.volumes.shape) - 1, grey),
+        EncoderSpace(opened.generator.vqvae),
+    ]
+    return [*spaces, WeightsFile(weights)] if weights else spaces
+
+
+def _sets(
+    opened: Opened,
+    held: Sequence[Record],
+    train: Sequence[Record],
+    count: int,
+    random: np.random.Generator,
+) -> dict[str, Callable[[], Volumes]]:
+    """How to make each set of volumes; one at a time is in memory."""
+    codes = opened.codes.read(opened.indices(TRAIN))
+    drawn = sorted(random.permutation(opened.samples.count)[:MOST].tolist())
+    sizes = opened.codes.num_embeddings
+    uniform = [
+        _uniform(values, size, count, random) for values, size in zip(codes, sizes, strict=True)
+    ]
+    marginal = [_marginal(values, count, random) for values in codes]
+    blurred = [train[i] for i in random.permutation(len(train))[:count]]
+    rows = {id(record): row for row, record in enumerate(opened.volumes.records)}
+    own = [rows[id(record)] for record in held]
+    return {
+        "held-out scans": lambda: opened.volumes.read(held),
+        "training scans": lambda: opened.volumes.read(train),
+        REBUILT: lambda: np.concatenate([opened.decode(opened.codes.read([i])) for i in own]),
+        SAMPLES: lambda: opened.decode_samples(drawn),
+        FAKES[0]: lambda: opened.decode(uniform),
+        FAKES[1]: lambda: opened.decode(marginal),
+        FAKES[2]: lambda: np.repeat(opened.mean_volume()[None], count, axis=0),
+        FAKES[3]: lambda: _blurred(opened.volumes.read(blurred), opened.volumes.num_classes > 0),
+    }
+
+
+def _uniform(
+    values: Num[np.ndarray, "item *grid"], size: int, count: int, random: np.random.Generator
+) -> np.ndarray:
+    """Every code as likely; of real gains, over which nothing is uniform, any that occurs."""
+    shape = (count, *values.shape[1:])
+    return random.integers(size, size=shape) if size else random.choice(values.ravel(), size=shape)
+
+
+def _marginal(
+    values: Num[np.ndarray, "item *grid"], count: int, random: np.random.Generator
+) -> np.ndarray:
+    """Each position from some training item, whichever the others are from."""
+    grid = values.shape[1:]
+    chosen = random.integers(len(values), size=(count, *grid))
+    return np.take_along_axis(values, chosen, axis=0)
+
+
+def _blurred(volumes: Volumes, labelled: bool) -> Volumes:
+    """Grey values blurred by a Gaussian of _BLUR voxels."""
+    grey = volumes.shape[1] - labelled
+    found = volumes.copy()
+    sigma = [0.0, 0.0, *[_BLUR] * (volumes.ndim - 2)]
+    found[:, :grey] = gaussian_filter(volumes[:, :grey], sigma)
+    return found
+
+
+def _look(
+    volumes: Volumes,
+    real: Float[np.ndarray, "held channel *space"],
+    opened: Opened,
+    spaces: Sequence[FeatureSpace],
+    seed: int,
+) -> Seen:
+    classes = opened.volumes.num_classes
+    grey = volumes.shape[1] - (classes > 0)
+    return Seen(
+        features={space.name: space(volumes) for space in spaces},
+        statistics=describe(volumes, opened.volumes.spacing, classes),
+        diversity=pairwise_ms_ssim(volumes[:, :grey], _PAIRS, seed),
+        histogram=histogram_distance(volumes[:, :grey], real[:, :grey]),
+    )
+
+
+def _rows(
+    looked: Mapping[str, Seen], spaces: Mapping[str, str], count: int, seed: int
+) -> dict[str, Metrics]:
+    """Every set but the held-out one, against it; training scans are what real data reach."""
+    rows: dict[str, Metrics] = {name: {} for name in looked if name != "held-out scans"}
+    for space, suffix in spaces.items():
+        project = Projection.fit(looked["training scans"].features[space], _DIMENSIONS)
+        test = project(looked["held-out scans"].features[space])
+        found = {
+            name: _mean_summary(project(looked[name].features[space]), test, count, seed)
+            for name in rows
+        }
+        reached = found["training scans"]
+        for name, figures in found.items():
+            ratios = {
+                f"{measure}_ratio": figures[measure] / reached[measure]
+                for measure in ("frechet", "mmd", "coverage")
+                if reached[measure] > 0
+            }
+            rows[name] |= {measure + suffix: value for measure, value in (figures | ratios).items()}
+    return rows
+
+
+def _mean_summary(found: Features, test: Tested, count: int, seed: int) -> Metrics:
+    """Means over draws of as many items as there are test items."""
+    random = np.random.default_rng(seed)
+    draws = _DRAWS if len(found) > count else 1
+    each = [summary(found[random.permutation(len(found))[:count]], test) for _ in range(draws)]
+    return {measure: float(np.mean([one[measure] for one in each])) for measure in each[0]}
+
+
+def summary(found: Features, test: Tested) -> Metrics:
+    """All measures of one set against another one of its size; `mmd` is the biased estimate.
+
+    That one is above 0 for real data too, and so can stand below a fraction line.
+    """
+    near = neighbourhoods(test, found, _NEIGHBOURS)
+    return {
+        "frechet": frechet_distance(found, test),
+        "mmd": mmd_squared_biased(found, test),
+        "mmd_unbiased": mmd_squared(found, test),
+        **near._asdict(),
+    }
+
+
+def _intervals(
+    looked: Mapping[str, Seen],
+    rows: Mapping[str, Metrics],
+    spaces: Mapping[str, str],
+    seed: int,
+) -> Metrics:
+    """95 % of each ratio of the samples, by drawing halves of all three sets."""
+    metrics = {}
+    for space, suffix in spaces.items():
+        project = Projection.fit(looked["training scans"].features[space], _DIMENSIONS)
+        sets = [
+            project(looked[name].features[space])
+            for name in (SAMPLES, "training scans", "held-out scans")
+        ]
+        for measure in ("frechet", "mmd", "coverage"):
+            found = subsampled(_ratio_of(measure), *sets, seed=seed, repeats=_REPEATS)
+            value = rows[SAMPLES].get(f"{measure}_ratio{suffix}", np.nan)  # a mean over draws
+            name = _metric(f"{measure}_ratio{suffix}")
+            metrics[f"{name}_low"] = value + found.low - found.value
+            metrics[f"{name}_high"] = value + found.high - found.value
+    return metrics
+
+
+def _ratio_of(measure: str) -> Callable[..., float]:
+    def ratio(
+        samples: Features, train: Float[np.ndarray, "train dimension"], test: Tested
+    ) -> float:
+        size = min(len(samples), len(train), len(test))
+        found, reached = (summary(each[:size], test[:size])[measure] for each in (samples, train))
+        return found / reached if reached > 0 else float("nan")
+
+    return ratio
+
+
+def _metric(name: str) -> str:
+    """`frechet_ratio [encoder]` → frechet_ratio_encoder."""
+    return name.replace(" [", "_").replace("]", "").replace("-", "_")
+
+
+def _blind(rows: Mapping[str, Metrics]) -> dict[str, list[str]]:
+    """Measures, by metric name, with the fakes that reach their bound."""
+    found = {}
+    for measure in rows[SAMPLES]:
+        gate = next((g for g in TELLING if measure.split(" ")[0] == g.name), None)
+        if gate is not None:
+            fakes = [fake for fake in FAKES if gate.reached(rows[fake].get(measure, np.nan))]
+            found[_metric(measure)] = fakes
+    return found
+
+
+def _statistics(looked: Mapping[str, Seen]) -> list[tuple[str, ...]]:
+    """Of each statistic: both sides' mean and deviation, and how far the distributions differ."""
+    real, train, drawn = (
+        looked[name].statistics for name in ("held-out scans", "training scans", SAMPLES)
+    )
+    rows = [
+        (
+            name.replace("_", " "),
+            _spread(real[name]),
+            _spread(drawn[name]),
+            f"{ks_distance(drawn[name], real[name]):.2f}",
+            f"{ks_distance(train[name], real[name]):.2f}",
+        )
+        for name in real
+    ]
+    histograms = [f"{looked[name].histogram:.4f}" for name in (SAMPLES, "training scans")]
+    return [*rows, ("histogram of intensities", "", "", *histograms)]
+
+
+def _spread(values: Float[np.ndarray, " item"]) -> str:
+    known = values[np.isfinite(values)]
+    return f"{known.mean():.3g} ± {known.std():.2g}" if len(known) else "none"

@@ -1,0 +1,108 @@
+"""What codes leave out of a volume, as noise: p(x | codes) in place of its mean alone.
+
+A decoder trained on squared error gives the mean of all volumes that have these codes, which is
+smoother than any of them. In the Gaussian view of that loss, x = x̂ + r, and a sample of x has its
+own r. Here r is σ(x̂) · u: σ depends on the intensity and the slope of x̂ at a voxel, and u is
+stationary Gaussian noise with the spectrum that r / σ has on training volumes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Image = Float[np.ndarray, "*space"]
+Images = Float[np.ndarray, "item *space"]
+
+INTENSITIES = np.linspace(0, 1, 17)[1:-1]
+"""Edges between the bins of x̂."""
+SLOPES = 0.01 * 2.0 ** np.arange(6)
+"""Edges between the bins of |∇x̂|, per voxel."""
+_RINGS = 32
+_NOTHING = 1e-12
+_FEW = 10.0  # voxels; a bin of fewer leans on the whole
+
+
+@final
+@dataclass(frozen=True)
+class Residual:
+    """The noise of one grey channel.
+
+    deviations: σ in each bin of intensity and slope
+    power: of u at equal steps of frequency from 0 to the corner of the spectrum; its mean over all
+        waves of the grid that it was fitted on is 1
+    """
+
+    deviations: list[list[float]]
+    power: list[float]
+
+    @classmethod
+    def fit(cls, volumes: Images, reconstructions: Images) -> "Residual":
+        """From training volumes and what their codes are decoded to, intensities in [0, 1]."""
+        shape = (len(INTENSITIES) + 1, len(SLOPES) + 1)
+        counts, squares = np.zeros(shape).ravel(), np.zeros(shape).ravel()
+        bins = [_bins(image) for image in reconstructions]
+        for volume, image, where in zip(volumes, reconstructions, bins, strict=True):
+            error = np.square(volume - image, dtype=np.float64)
+            counts += np.bincount(where.ravel(), minlength=counts.size)
+            squares += np.bincount(where.ravel(), error.ravel(), counts.size)
+        overall = squares.sum() / max(counts.sum(), 1) or _NOTHING
+        deviations = np.sqrt((squares + _FEW * overall) / (counts + _FEW))
+        ring = _rings(volumes.shape[1:])
+        power, waves = np.zeros(_RINGS), np.bincount(ring.ravel(), minlength=_RINGS)
+        for volume, image, where in zip(volumes, reconstructions, bins, strict=True):
+            spectrum = np.square(np.abs(np.fft.fftn((volume - image) / deviations[where])))
+            power += np.bincount(ring.ravel(), spectrum.ravel(), _RINGS)
+        mean = power.sum() / waves.sum() or 1.0
+        power = np.divide(power, waves * mean, out=np.zeros(_RINGS), where=waves > 0)
+        return cls(deviations.reshape(shape).tolist(), power.tolist())
+
+    def draw(self, image: Image, random: np.random.Generator) -> Image:
+        """A volume whose mean is `image`, in [0, 1]."""
+        white = np.fft.fftn(random.standard_normal(image.shape))
+        scale = np.sqrt(np.array(self.power)[_rings(image.shape)])
+        noise = np.fft.ifftn(white * scale).real
+        deviation = np.array(self.deviations).ravel()[_bins(image)]
+        return np.clip(image + deviation * noise, 0, 1).astype(image.dtype)
+
+
+def fit_residuals(
+    volumes: Float[np.ndarray, "item channel *space"],
+    reconstructions: Float[np.ndarray, "item channel *space"],
+) -> list[dict[str, Any]]:
+    """One for each grey channel, as plain JSON. Label maps are no grey channels: leave them out."""
+    return [
+        asdict(Residual.fit(volumes[:, channel], reconstructions[:, channel]))
+        for channel in range(volumes.shape[1])
+    ]
+
+
+def add_residuals(
+    volume: Float[np.ndarray, "channel *space"],
+    residuals: Sequence[dict[str, Any]],
+    seed: int,
+    number: int,
+) -> Float[np.ndarray, "channel *space"]:
+    """A decoded sample with its own noise, by (seed, number) alone; a label map stays as it is."""
+    found = volume.copy()
+    for channel, about in enumerate(residuals):
+        random = np.random.Generator(np.random.Philox(key=[seed, (number << 8) + channel]))
+        found[channel] = Residual(**about).draw(volume[channel], random)
+    return found
+
+
+def _bins(image: Image) -> Int[np.ndarray, "*space"]:
+    """Index of each voxel's bin in the flattened table."""
+    slope = np.sqrt(sum(np.square(part) for part in np.gradient(image.astype(np.float64))))
+    rows = np.searchsorted(INTENSITIES, image)
+    return rows * (len(SLOPES) + 1) + np.searchsorted(SLOPES, slope)
+
+
+def _rings(shape: Sequence[int]) -> Int[np.ndarray, "*space"]:
+    """Index of each wave's ring; the last ends at the corner, half a cycle along every axis."""
+    axes = np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij", sparse=True)
+    frequency = np.sqrt(sum(np.square(axis) for axis in axes))
+    corner = 0.5 * np.sqrt(len(shape))
+    return np.minimum((frequency / corner * _RINGS).astype(np.int64), _RINGS - 1)
