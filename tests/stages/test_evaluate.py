@@ -143,7 +143,7 @@ def test_the_report_has_all_pages_and_the_documents_no_gap(evaluated: Layout) ->
 
 
 def test_equal_inputs_give_the_same_report(evaluated: Layout, tmp_path: Path) -> None:
-    params = Params.model_validate(values())
+    params = Params.load(evaluated.root / "params.yaml")
     before = json.loads((evaluated.output("report") / "MANIFEST.json").read_text())
     figures = evaluated.metrics.read_text()
     evaluate(params, evaluated)

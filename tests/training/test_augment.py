@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from vqmri.training.augment import Augmentation, cut
+from vqmri.training.augment import Augmentation, cut, shifted
 
 CPU = torch.device("cpu")
 NOTHING: dict[str, Any] = {"flips": [], "rotation": 0.0, "scaling": 0.0, "contrast": 0.0}
@@ -118,3 +118,29 @@ def test_pieces_are_of_the_volume_and_everywhere() -> None:
         assert torch.equal(piece[0], before[0, :, start[0] : start[0] + 4, start[1] : start[1] + 4])
         starts.add(start)
     assert starts == {(x, y) for x in range(3) for y in range(5)}
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_without_rotation_and_scaling_shifts_are_of_whole_voxels(labelled: bool) -> None:
+    vary = Augmentation(device=CPU, labelled=labelled, translation=[2.9, 1.0, 0.0], **NOTHING)
+    before = volumes(labelled)
+    seen = set()
+    for seed in range(40):
+        after = vary(before[:1], [seed])[0]
+        matches = [
+            (x, y)
+            for x in range(-3, 4)
+            for y in range(-2, 3)
+            if torch.allclose(after, shifted(before[0], [x, y, 0]), atol=1e-6)
+        ]
+        assert len(matches) == 1
+        seen |= set(matches)
+    assert {x for x, _ in seen} == {-2, -1, 0, 1, 2}
+    assert {y for _, y in seen} == {-1, 0, 1}
+
+
+def test_a_shifted_volume_is_0_where_nothing_was() -> None:
+    volume = torch.arange(1.0, 7.0).reshape(1, 2, 3)
+    assert shifted(volume, [0, 1])[0].tolist() == [[0, 1, 2], [0, 4, 5]]
+    assert shifted(volume, [-1, -2])[0].tolist() == [[6, 0, 0], [0, 0, 0]]
+    assert torch.equal(shifted(volume, [0, 0]), volume)

@@ -39,7 +39,7 @@ SAMPLES, REBUILT = "samples", "reconstructions of held-out scans"
 FAKES = ("uniform codes", "marginal codes", "mean training volume", "blurred training scans")
 _NEIGHBOURS = 5
 _DRAWS, _REPEATS = 20, 100
-_PAIRS = 200
+_PAIRS = 100
 _BLUR = 2.0  # voxels, standard deviation
 _DIMENSIONS = 16
 

@@ -21,7 +21,8 @@ class Augmentation:
     flips: axes that are mirrored in half of the items
     rotation: largest angle about each axis, in degrees
     scaling: largest share by which an axis is stretched or shrunk
-    translation: largest shift along each axis, in voxels
+    translation: largest shift along each axis, in voxels; whole ones where there is neither
+        rotation nor scaling, so that nothing is interpolated and so blurred
     contrast: intensities are raised to a power between 1 / (1 + contrast) and 1 + contrast
 
     What is moved in from outside a volume is 0, as the padding is.
@@ -41,18 +42,20 @@ class Augmentation:
         keys = [_IMAGE, _LABEL] if labelled else [_IMAGE]
         angles = 1 if len(translation) == 2 else 3
         self._labelled = labelled
+        self._shifts = [] if rotation or scaling else [int(shift) for shift in translation]
+        affine = RandAffined(
+            keys,
+            prob=1.0,
+            rotate_range=[float(np.radians(rotation))] * angles,
+            scale_range=[scaling] * len(translation),
+            translate_range=list(translation),
+            mode=["bilinear", "nearest"][: len(keys)],
+            padding_mode="zeros",
+            device=device,
+        )
         self._each = Compose(
             [
-                RandAffined(
-                    keys,
-                    prob=1.0,
-                    rotate_range=[float(np.radians(rotation))] * angles,
-                    scale_range=[scaling] * len(translation),
-                    translate_range=list(translation),
-                    mode=["bilinear", "nearest"][: len(keys)],
-                    padding_mode="zeros",
-                    device=device,
-                ),
+                *([] if self._shifts else [affine]),
                 *(RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in flips),
                 RandAdjustContrastd(_IMAGE, prob=1.0, gamma=(1 / (1 + contrast), 1 + contrast)),
             ]
@@ -66,11 +69,28 @@ class Augmentation:
 
     def _vary(self, volume: Tensor, seed: int) -> Tensor:
         self._each.set_random_state(seed % 2**32)
+        if self._shifts:
+            random = np.random.default_rng([seed, 2])
+            volume = shifted(volume, [int(random.integers(-n, n + 1)) for n in self._shifts])
         if not self._labelled:
             return self._each({_IMAGE: volume})[_IMAGE].as_tensor().clamp(0, 1)
         varied = self._each({_IMAGE: volume[:-1], _LABEL: volume[-1:]})
         image, label = (varied[key].as_tensor() for key in (_IMAGE, _LABEL))
         return torch.cat([image.clamp(0, 1), label])
+
+
+def shifted(
+    volume: Float[Tensor, "channel *space"], by: Sequence[int]
+) -> Float[Tensor, "channel *space"]:
+    """Moved by whole voxels along each axis; what comes in is 0."""
+    for axis, steps in enumerate(by, start=1):
+        size = volume.shape[axis]
+        kept = volume.narrow(axis, max(-steps, 0), size - abs(steps))
+        empty = volume.new_zeros(
+            [abs(steps) if a == axis else n for a, n in enumerate(volume.shape)]
+        )
+        volume = torch.cat([empty, kept] if steps > 0 else [kept, empty], dim=axis)
+    return volume
 
 
 def cut(
