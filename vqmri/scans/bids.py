@@ -115,11 +115,18 @@ def describe(
         "SourceDatasets": [],
     }
     readme = (
-        "Synthetic scans, drawn from a model that was trained on real or simulated ones. That a\n"
-        "sample is nobody's scan is not proved by this.\n"
+        "Synthetic scans, drawn by vqmri from a model that was trained on real or simulated ones: a\n"
+        "PixelCNN prior draws codes, and a VQ-VAE decodes them. That a sample is nobody's scan is\n"
+        "not proved by this; the report of the run says what was tested. participants.tsv says what\n"
+        "each sample was asked to be, not what is known of a person. Each scan's JSON file has the\n"
+        "seed, the number and the weights that make the same scan again.\n"
     )
     replace_file(folder / "dataset_description.json", _json(description))
     replace_file(folder / "participants.tsv", _participants(labels, covariates))
+    asked = dict.fromkeys(name for row in covariates for name in row)
+    if asked:
+        columns = {column: {"Description": f"{column} that was asked for"} for column in asked}
+        replace_file(folder / "participants.json", _json(columns))
     replace_file(folder / "README", readme.encode())
     replace_file(folder / ".bidsignore", b"codes.zarr\nMANIFEST.json\n")
 

@@ -182,6 +182,7 @@ def _write_scan(
         "VQVAEWeights": generator.about["weights"],
         "PriorWeights": generator.prior_about["weights"],
         "Covariates": covariates_of(settings, number),
+        "SkullStripped": generator.about.get("stripped", False),
     }
     channels = [Channel(c["name"], tuple(c["label_values"])) for c in generator.about["channels"]]
     spacing = generator.about["spacing"]

@@ -73,6 +73,7 @@ def train_vqvae(
             "spacing": list(store.spacing),
             "orientation": store.orientation,
             "channels": [asdict(channel) for channel in store.channels],
+            "stripped": all({"step": "strip"} in record.steps for record in store.records),
             "volumes": identity.inputs["volumes"],
         }
         if is_leader():

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
+from monai.data import MetaTensor
 from monai.transforms import Compose, RandAdjustContrastd, RandAffined, RandFlipd
 from torch import Tensor
 
@@ -73,10 +74,15 @@ class Augmentation:
             random = np.random.default_rng([seed, 2])
             volume = shifted(volume, [int(random.integers(-n, n + 1)) for n in self._shifts])
         if not self._labelled:
-            return self._each({_IMAGE: volume})[_IMAGE].as_tensor().clamp(0, 1)
+            return _plain(self._each({_IMAGE: volume})[_IMAGE]).clamp(0, 1)
         varied = self._each({_IMAGE: volume[:-1], _LABEL: volume[-1:]})
-        image, label = (varied[key].as_tensor() for key in (_IMAGE, _LABEL))
+        image, label = (_plain(varied[key]) for key in (_IMAGE, _LABEL))
         return torch.cat([image.clamp(0, 1), label])
+
+
+def _plain(volume: Tensor) -> Tensor:
+    """Without the geometry that MONAI adds to what it resamples."""
+    return volume.as_tensor() if isinstance(volume, MetaTensor) else volume
 
 
 def shifted(
