@@ -115,11 +115,11 @@ def describe(
         "SourceDatasets": [],
     }
     readme = (
-        "Synthetic scans, drawn by vqmri from a model that was trained on real or simulated ones: a\n"
-        "PixelCNN prior draws codes, and a VQ-VAE decodes them. That a sample is nobody's scan is\n"
-        "not proved by this; the report of the run says what was tested. participants.tsv says what\n"
-        "each sample was asked to be, not what is known of a person. Each scan's JSON file has the\n"
-        "seed, the number and the weights that make the same scan again.\n"
+        "Synthetic scans, drawn by vqmri from a model that was trained on real or simulated ones:\n"
+        "a PixelCNN prior draws codes, a VQ-VAE decodes them. That a sample is nobody's scan is\n"
+        "not proved by this; the report of the run says what was tested. participants.tsv says\n"
+        "what each sample was asked to be, not what is known of a person. Each scan's JSON file\n"
+        "has the seed, the number and the weights that make the same scan again.\n"
     )
     replace_file(folder / "dataset_description.json", _json(description))
     replace_file(folder / "participants.tsv", _participants(labels, covariates))
