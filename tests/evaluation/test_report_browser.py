@@ -11,6 +11,7 @@ from tests.browser import Opened, asked_the_network_for, chromium, open_report
 from vqmri.evaluation.montage import curves
 from vqmri.evaluation.report import Section, render
 from vqmri.evaluation.viewer import PLANES, Viewer
+from vqmri.layout import Layout
 
 pytestmark = pytest.mark.services
 
@@ -240,3 +241,26 @@ def test_an_intruder_is_refused_the_network(report: Path, browser: Browser, tmp_
     path.write_text(path.read_text().replace("http-equiv", "data-nothing"))
     with open_report(path, browser) as opened:
         assert asked_the_network_for(opened) == ["http://127.0.0.1:9/x.png"]
+
+
+def test_the_report_of_a_run_has_every_page_and_its_viewer_moves(finished: Layout) -> None:
+    titles = ["Data", "Reconstruction", "Codebook", "Prior study", "Samples", "Use", "Privacy",
+              "Provenance"]  # fmt: skip
+    with open_report(finished.output("report") / "report.html") as opened:
+        page = opened.page
+        for title in titles:
+            page.get_by_role("link", name=title, exact=True).first.click()
+            shown = page.locator(f"#page-{title.lower().replace(' ', '-')}")
+            expect(shown).to_be_visible()
+            assert shown.inner_text().strip()
+        page.get_by_role("link", name="Samples", exact=True).first.click()
+        viewer = page.get_by_test_id("viewer").first
+        canvas = viewer.locator('.plane[data-plane="axial"] canvas').first
+        before = canvas.evaluate(READ)
+        slider = viewer.locator('input[data-plane="axial"]')
+        slider.focus()
+        slider.press("ArrowLeft")
+        slider.press("ArrowLeft")
+        assert canvas.evaluate(READ) != before
+        assert opened.complaints == []
+        assert asked_the_network_for(opened) == []
