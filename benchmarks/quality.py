@@ -5,8 +5,7 @@
 Makes a project of a preset in DIR, copies the raw scans there, runs every stage whose output is not
 there yet or was made of others than are there, and prints what data/metrics.json says. For the
 hippocampus the table of subjects gets the column `side`, even or odd by the number of the file:
-scans come in pairs, left and right of one person. The prior is conditioned on it, and varied copies
-that are mirrored change sides.
+scans come in pairs, left and right of one person. The prior is conditioned on it.
 
 The last line is one JSON object. `frechet_ratio`, `mmd_ratio` and `coverage` (a ratio too) are of
 samples to held-out scans over as many training scans to held-out scans. null: not measured.
@@ -33,7 +32,8 @@ from vqmri.protocols import Metrics
 from vqmri.stages.run import run
 
 SIDE = "side"
-_SIDES = ("even", "odd")
+_SIDES = ("odd", "even")
+_GUIDANCE = 1.7
 _SHOWN = (
     "psnr_db", "bits_per_voxel", "prior_bits_per_code", "marginal_bits_per_code", "frechet_ratio",
     "frechet_ratio_encoder", "mmd_ratio", "mmd_ratio_encoder", "coverage_ratio",
@@ -81,12 +81,10 @@ def prepare(
 
 
 def _by_side(values: dict[str, Any]) -> None:
-    """Condition on the side, and ask for both in turns."""
+    """Condition on the side, and ask for both in turns; with guidance, as the sides differ little."""
     values["ingest"]["source"]["covariates"] = [SIDE]
     values["train_prior"]["conditions"] = [SIDE]
-    values["sample"]["covariates"] = {SIDE: list(_SIDES)}
-    if variations := values["encode"].get("variations"):
-        variations["swaps"] = {SIDE: list(_SIDES)}
+    values["sample"] |= {"covariates": {SIDE: list(_SIDES)}, "guidance": _GUIDANCE}
 
 
 def _add_side(table: Path, file_column: str) -> None:
@@ -94,7 +92,8 @@ def _add_side(table: Path, file_column: str) -> None:
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     for row in rows:
-        row[SIDE] = _SIDES[int("".join(filter(str.isdigit, row[file_column].split(".")[0]))) % 2]
+        number = int("".join(filter(str.isdigit, row[file_column].split(".")[0])))
+        row[SIDE] = "odd" if number % 2 else "even"
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()

@@ -66,7 +66,7 @@ def test_every_stage_runs_once_and_the_last_line_is_json(
     assert "another run" in capsys.readouterr().err
 
 
-def test_the_side_is_the_parity_of_the_number_and_mirrored_copies_change_it(
+def test_the_side_is_the_parity_of_the_number_and_samples_are_asked_for_both(
     presets: Path, tmp_path: Path
 ) -> None:
     values: dict[str, Any] = yaml.safe_load(
@@ -88,7 +88,7 @@ def test_the_side_is_the_parity_of_the_number_and_mirrored_copies_change_it(
         "hippocampus_004.nii.gz\t2\teven",
     ]
     assert written["train_prior"]["conditions"] == ["side"]
-    assert written["encode"]["variations"]["swaps"] == {"side": ["even", "odd"]}
+    assert written["sample"]["covariates"] == {"side": ["odd", "even"]}
     assert (raw / "subjects.tsv").read_text().splitlines()[0] == "file\tinferred_subject"
 
 
