@@ -81,7 +81,7 @@ def prepare(
 
 
 def _by_side(values: dict[str, Any]) -> None:
-    """Condition on the side, and ask for both in turns; with guidance, as the sides differ little."""
+    """Condition on the side and ask for both in turns, with guidance: the sides differ little."""
     values["ingest"]["source"]["covariates"] = [SIDE]
     values["train_prior"]["conditions"] = [SIDE]
     values["sample"] |= {"covariates": {SIDE: list(_SIDES)}, "guidance": _GUIDANCE}
