@@ -83,6 +83,6 @@ def test_repro_then_nothing_then_only_what_a_change_reaches(
     dvc(checkout, shell, "repro", "--quiet")
     after = {p: p.stat().st_mtime_ns for p in (checkout / "data").glob("*/MANIFEST.json")}
     ran = {p.parent.name for p in after if after[p] != before[p]}
-    assert ran == {"samples", "report"}
+    assert ran == {"samples", "use", "report"}
     plots = dvc(checkout, shell, "plots", "show", "--out", "plots")
     assert "index.html" in plots

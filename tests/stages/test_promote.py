@@ -157,7 +157,7 @@ def test_a_model_that_fails_a_gate_or_is_worse_moves_nothing_and_is_told_all(
     assert caught.value.exit_code == 3
     lines = str(caught.value).splitlines()
     assert lines[1] == f"  psnr_db ≥ 99: {measured['psnr_db']:.6g}, fails"
-    assert lines[2] == "  sim ≥ 0: not measured (is it ssim?), fails"
+    assert lines[2] == "  sim ≥ 0: not measured (is it ssim or ms_ssim?), fails"
     assert lines[3] == f"  prior_bits_per_code ≤ 100: {bits:.6g}, passes"
     assert lines[4] == (
         f"  prior_bits_per_code: {bits:.6g}, the champion has {bits - 0.5:.6g} (version 1)"

@@ -188,7 +188,7 @@ def test_a_scan_that_ingest_would_refuse_is_refused_with_its_code(
 def test_a_patch_of_noise_costs_more_than_what_was_there(tmp_path: Path) -> None:
     """By a model that was trained for a few seconds; min of 16 scans and 2 seeds: twice as much."""
     values = tiny_values() | {"study": None}
-    values["train_vqvae"]["steps"] = values["train_prior"]["steps"] = 150
+    values["train_vqvae"]["steps"], values["train_prior"]["steps"] = 150, 300
     params, data = Params.model_validate(values), Layout(tmp_path)
     for stage in (ingest, train_vqvae, encode, train_prior):
         stage(params, data)

@@ -95,9 +95,10 @@ def proposed(params: Params, scans: Scans, spacing: float) -> dict[str, Any]:
     values: dict[str, Any] = params.model_dump(mode="json", exclude_unset=True)
     values["ingest"] |= {"spacing": [spacing] * 3, "shape": shape}
     values["train_vqvae"] = _train_vqvae(values["train_vqvae"], scans, scale, shape)
-    values["encode"] = {"items_per_shard": scale.items_per_shard}
+    values["encode"] |= {"items_per_shard": scale.items_per_shard}
     grid = [n // scale.downsamplings[-1] for n in shape]
-    values["train_prior"] = _train_prior(values["train_prior"], scans, scale, max(grid))
+    varied = values["encode"].get("variations") is not None
+    values["train_prior"] = _train_prior(values["train_prior"], scans, scale, max(grid), varied)
     return values
 
 
@@ -149,10 +150,10 @@ def _num_embeddings(scans: Scans, shape: Sequence[int], downsampling: int) -> in
 
 
 def _train_prior(
-    before: Mapping[str, Any], scans: Scans, scale: Scale, longest: int
+    before: Mapping[str, Any], scans: Scans, scale: Scale, longest: int, varied: bool
 ) -> dict[str, Any]:
     """Its layers together reach over `longest`, the top map's longest axis."""
-    channels, dropout, weight_decay = _regularisation(scans.number)
+    channels, dropout, weight_decay = _regularisation(scans.number, varied)
     radius = max(_RADIUS, math.ceil(longest / _MOST_LAYERS))
     after = {
         "channels": channels,
@@ -168,8 +169,13 @@ def _train_prior(
     return after | _kept(before, after, without=("num_attention", "heads"))
 
 
-def _regularisation(number: int) -> tuple[int, float, float]:
-    """The prior's channels, dropout and weight decay: few scans are soon learned by heart."""
+def _regularisation(number: int, varied: bool) -> tuple[int, float, float]:
+    """The prior's channels, dropout and weight decay: few scans are soon learned by heart.
+
+    varied: varied copies of them are encoded too
+    """
+    if varied and number < 10 * _MANY_SCANS:
+        return 32, 0.2, 0.05
     if number < _MANY_SCANS:
         return 16, 0.4, 0.3
     return (32, 0.2, 0.1) if number < 10 * _MANY_SCANS else (64, 0.1, 0.05)

@@ -5,7 +5,6 @@ project's own encoder knows brains and may be blind to what it never learned to 
 trained elsewhere is neither. Measure in several.
 """
 
-import pickle
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -164,7 +163,7 @@ class WeightsFile(FeatureSpace):
     the kind of shortcut are found in the file. Each volume's first channel goes in, with mean 0 and
     standard deviation 1, and the last stage's mean over space comes out.
 
-    path: .safetensors, or a PyTorch file of tensors alone; nothing else in it is unpickled
+    path: .safetensors; a .pth can run code when it is read, so save its tensors as this once
     Raises InputError for a file that is not there or holds anything else, and for volumes with
     another number of axes than the net.
     """
@@ -246,21 +245,12 @@ def _pooled(state: Tensor) -> Float[Tensor, "batch feature"]:
 def _state(path: Path) -> dict[str, Tensor]:
     """The tensors of a file of weights by their names, without the "module." of DataParallel."""
     try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        content = load_file(path)
+    except (OSError, SafetensorError) as error:
         raise _unfit(path, f"it cannot be read ({error})") from error
-    if isinstance(content, Mapping):
-        content = content.get("state_dict", content)
-    if not isinstance(content, Mapping):
-        raise _unfit(path, "it holds no table of weights")
-    named = {re.sub(r"^(module\.)+", "", str(key)): value for key, value in content.items()}
+    named = {re.sub(r"^(module\.)+", "", key): value for key, value in content.items()}
     return {
-        key: value
-        for key, value in named.items()
-        if isinstance(value, Tensor) and key.startswith(("conv1.", "bn1.", "layer"))
+        key: value for key, value in named.items() if key.startswith(("conv1.", "bn1.", "layer"))
     }  # no classifier
 
 
@@ -298,6 +288,6 @@ def _resnet(path: Path, state: Mapping[str, Tensor]) -> tuple[int, int, nn.Modul
 def _unfit(path: Path, reason: str) -> InputError:
     return InputError(
         f"{path} is no file of weights for features: {reason}. Give the state of a resnet10, "
-        "18, 34 or 50 with one input channel, as MONAI or MedicalNet have it, in .pth or "
-        ".safetensors."
+        "18, 34 or 50 with one input channel, as MONAI or MedicalNet have it, in "
+        ".safetensors: `safetensors.torch.save_file(state, path)` writes one."
     )

@@ -63,13 +63,12 @@ def describe(records: Sequence[Record], summaries: Mapping[str, Summary]) -> dic
     """
     records = sorted(records, key=lambda record: record.source)
     given = [summaries[record.source] for record in records if record.source in summaries]
-    names = sorted({name for record in records for name in record.covariates})
     return {
         "splits": {
-            split: _size([record for record in records if record.split == split])
+            split: size([record for record in records if record.split == split])
             for split in sorted({record.split for record in records})
         },
-        **_size(records),
+        **size(records),
         "raw": _raw(records),
         "intensities": {
             f"quantile_{quantile:g}": _spread([summary.quantiles[i] for summary in given])
@@ -79,13 +78,18 @@ def describe(records: Sequence[Record], summaries: Mapping[str, Summary]) -> dic
             name: _spread([getattr(summary, name) for summary in given])
             for name in ("foreground", "mean", "std")
         },
-        "covariates": {
-            name: _covariate([record.covariates.get(name) for record in records]) for name in names
-        },
+        "covariates": covariates(records),
     }
 
 
-def _size(records: Sequence[Record]) -> dict[str, int]:
+def covariates(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """What is known of the subjects: name to spread or counts, and how often it is missing."""
+    names = sorted({name for record in records for name in record.covariates})
+    return {name: _covariate([r.covariates.get(name) for r in records]) for name in names}
+
+
+def size(records: Sequence[Record]) -> dict[str, int]:
+    """How many scans, and of how many subjects."""
     return {"scans": len(records), "subjects": len({record.subject for record in records})}
 
 

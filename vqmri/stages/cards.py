@@ -1,9 +1,7 @@
 """What the model card and the datasheet say, gathered from a run."""
 
-import json
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,6 +10,7 @@ from vqmri.evaluation.report.cards import NOT_STATED, CardFacts, Metric
 from vqmri.params import Params
 from vqmri.prior.covariates import Continuous
 from vqmri.protocols import Metrics
+from vqmri.scans.dataset import covariates, size
 from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.stages.findings import Found
 from vqmri.stages.meanings import meaning
@@ -21,11 +20,11 @@ _SAID_BY = ("_low", "_high", "_fooled_by")  # of another figure; the cards show 
 
 
 def card_facts(
-    params: Params, volumes: Path, opened: Opened, found: Found, inputs: Mapping[str, str]
+    params: Params, opened: Opened, found: Found, inputs: Mapping[str, str]
 ) -> CardFacts:
-    """volumes: the folder; inputs: sha256 of the manifest of everything that was evaluated."""
+    """inputs: sha256 of the manifest of everything that was evaluated."""
     store, generator = opened.volumes, opened.generator
-    dataset = json.loads((volumes / "dataset.json").read_text(encoding="utf-8"))
+    sizes = {side: size(opened.records(side)) for side in (TRAIN, HELD_OUT)}
     settings = opened.samples.attributes["sample"]
     maps = zip(opened.codes.maps, opened.codes.attributes["downsamplings"], strict=True)
     return CardFacts(
@@ -33,12 +32,12 @@ def card_facts(
         version=version("vqmri"),
         fingerprints=inputs,
         source=params.ingest.source.kind,
-        scans={side: dataset["splits"][side]["scans"] for side in (TRAIN, HELD_OUT)},
-        subjects={side: dataset["splits"][side]["subjects"] for side in (TRAIN, HELD_OUT)},
+        scans={side: counted["scans"] for side, counted in sizes.items()},
+        subjects={side: counted["subjects"] for side, counted in sizes.items()},
         shape=store.shape[1:],
         spacing=store.spacing,
         channels=[channel.name for channel in store.channels],
-        covariates={name: _covariate(about) for name, about in dataset["covariates"].items()},
+        covariates={name: _covariate(about) for name, about in covariates(store.records).items()},
         licence=params.evaluate.licence or NOT_STATED,
         kinds={
             "autoencoder": f"VQ-VAE, quantizer {params.train_vqvae.quantizer.kind}",

@@ -56,7 +56,7 @@ def evaluate(
         found, reconstructions = _measure(params, data.root, opened, histories, studied, used)
         shown = _shown(params.evaluate, opened, reconstructions, found)
         write_report(work.out, sections, found, shown, identity.inputs)
-        facts = card_facts(params, folders["volumes"], opened, found, identity.inputs)
+        facts = card_facts(params, opened, found, identity.inputs)
         replace_file(work.out / "MODEL_CARD.md", model_card(facts).encode())
         replace_file(work.out / "DATASHEET.md", datasheet(facts).encode())
         written = (json.dumps(found.metrics, indent=1, sort_keys=True) + "\n").encode()
