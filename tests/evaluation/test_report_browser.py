@@ -243,10 +243,12 @@ def test_an_intruder_is_refused_the_network(report: Path, browser: Browser, tmp_
         assert asked_the_network_for(opened) == ["http://127.0.0.1:9/x.png"]
 
 
-def test_the_report_of_a_run_has_every_page_and_its_viewer_moves(finished: Layout) -> None:
+def test_the_report_of_a_run_has_every_page_and_its_viewer_moves(
+    finished: Layout, browser: Browser
+) -> None:
     titles = ["Data", "Reconstruction", "Codebook", "Prior study", "Samples", "Use", "Privacy",
               "Provenance"]  # fmt: skip
-    with open_report(finished.output("report") / "report.html") as opened:
+    with open_report(finished.output("report") / "report.html", browser) as opened:
         page = opened.page
         for title in titles:
             page.get_by_role("link", name=title, exact=True).first.click()
