@@ -51,6 +51,15 @@ def _own_random_state() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def registry_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project with a registry of its own; making one costs seconds, so a module shares it."""
+    root = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield root
+
+
 @pytest.fixture
 def tiny() -> Params:
     return Params.model_validate(tiny_values())

@@ -31,7 +31,11 @@ every_case = pytest.mark.parametrize("case", CASES)
 
 
 def built(case: str) -> tuple[Prior, Tensor]:
-    """A prior whose logits differ widely, so that a wrong context would change the draws."""
+    """A prior whose logits differ widely, so that a wrong context would change the draws.
+
+    The seed is one with which no code wins at every position.
+    """
+    torch.manual_seed(5)
     grids, num_embeddings, options = CASES[case]
     module = prior(grids, num_embeddings, std=0.6, **({"channels": 8} | options))
     for gain in module.maps:

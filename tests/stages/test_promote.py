@@ -26,18 +26,10 @@ VQVAE, GENERATOR = "vqmri-vqvae", "vqmri-generator"
 OPEN = [Gate("psnr_db", least=0), Gate("prior_bits_per_code", most=100)]  # any model passes
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    root = tmp_path_factory.mktemp("registry")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield root
-
-
 @pytest.fixture
-def client(store: Path) -> Iterator[mlflow.MlflowClient]:
+def client(registry_root: Path) -> Iterator[mlflow.MlflowClient]:
     """Of a registry without models; one store for the module, because making it costs seconds."""
-    with registry.answering(store):
+    with registry.answering(registry_root):
         client = mlflow.MlflowClient()
         yield client
         for model in client.search_registered_models():
@@ -84,11 +76,11 @@ def aliases(client: mlflow.MlflowClient) -> dict[str, dict[str, int]]:
 @pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*input example was not provided:UserWarning")
 def test_pulled_models_are_registered_once_and_promoted_once(
-    finished: Layout, store: Path, client: mlflow.MlflowClient
+    finished: Layout, registry_root: Path, client: mlflow.MlflowClient
 ) -> None:
     with pytest.raises(InputError, match="`vqmri register`"):
-        promote(finished, store, OPEN)
-    done = register(finished, store)
+        promote(finished, registry_root, OPEN)
+    done = register(finished, registry_root)
     assert done == {VQVAE: {"version": 1, "new": True}, GENERATOR: {"version": 1, "new": True}}
     assert aliases(client) == {VQVAE: {"challenger": 1}, GENERATOR: {"challenger": 1}}
     weights = {
@@ -105,10 +97,10 @@ def test_pulled_models_are_registered_once_and_promoted_once(
         assert sha256_of(held) == weights[f"{name}_weights"]
     assert {run.info.run_name for run in mlflow.search_runs(output_format="list")} == {"register"}
 
-    again = register(finished, store)
+    again = register(finished, registry_root)
     assert again == {VQVAE: {"version": 1, "new": False}, GENERATOR: {"version": 1, "new": False}}
 
-    first = promote(finished, store, OPEN)
+    first = promote(finished, registry_root, OPEN)
     figures = {gate.name: metrics_of(finished)[gate.name] for gate in OPEN}
     assert first == {
         "outcome": "promoted",
@@ -119,13 +111,16 @@ def test_pulled_models_are_registered_once_and_promoted_once(
     both = {"challenger": 1, "champion": 1}
     assert aliases(client) == {VQVAE: both, GENERATOR: both}
     assert registry.measured(GENERATOR, 1)["metrics"] == figures
-    second = promote(finished, store, OPEN)
+    second = promote(finished, registry_root, OPEN)
     assert second == first | {"outcome": "already champion", "previous": {}}
     assert aliases(client) == {VQVAE: both, GENERATOR: both}
 
 
 def test_a_better_model_takes_the_champions_place(
-    finished: Layout, store: Path, client: mlflow.MlflowClient, caplog: pytest.LogCaptureFixture
+    finished: Layout,
+    registry_root: Path,
+    client: mlflow.MlflowClient,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     measured = metrics_of(finished)
     enter_champion(
@@ -135,7 +130,7 @@ def test_a_better_model_takes_the_champions_place(
         prior_bits_per_code=measured["prior_bits_per_code"],
     )  # fmt: skip
     enter_models(client, finished)
-    done = promote(finished, store, OPEN)
+    done = promote(finished, registry_root, OPEN)
     assert done["champion"] == {VQVAE: 2, GENERATOR: 2}
     assert done["previous"] == {VQVAE: 1, GENERATOR: 1}
     both = {"champion": 2, "previous": 1}
@@ -144,7 +139,7 @@ def test_a_better_model_takes_the_champions_place(
 
 
 def test_a_model_that_fails_a_gate_or_is_worse_moves_nothing_and_is_told_all(
-    finished: Layout, store: Path, client: mlflow.MlflowClient
+    finished: Layout, registry_root: Path, client: mlflow.MlflowClient
 ) -> None:
     measured = metrics_of(finished)
     bits = measured["prior_bits_per_code"]
@@ -153,7 +148,7 @@ def test_a_model_that_fails_a_gate_or_is_worse_moves_nothing_and_is_told_all(
     before = aliases(client)
     gates = [Gate("psnr_db", least=99), Gate("sim", least=0.0), *OPEN[1:]]
     with pytest.raises(GateError) as caught:
-        promote(finished, store, gates)
+        promote(finished, registry_root, gates)
     assert caught.value.exit_code == 3
     lines = str(caught.value).splitlines()
     assert lines[1] == f"  psnr_db ≥ 99: {measured['psnr_db']:.6g}, fails"
@@ -164,46 +159,49 @@ def test_a_model_that_fails_a_gate_or_is_worse_moves_nothing_and_is_told_all(
     )
     assert len(lines) == 5
     with pytest.raises(GateError, match=r"the champion has"):  # every gate is passed
-        promote(finished, store, OPEN)
+        promote(finished, registry_root, OPEN)
     assert aliases(client) == before
     assert registry.measured(GENERATOR, 2) == {}
 
 
 def test_the_champion_itself_is_not_compared_but_must_pass_the_gates(
-    finished: Layout, store: Path, client: mlflow.MlflowClient
+    finished: Layout, registry_root: Path, client: mlflow.MlflowClient
 ) -> None:
     enter_models(client, finished)
-    promote(finished, store, OPEN)
+    promote(finished, registry_root, OPEN)
     enter_models(client, finished)  # the same weights again, newer
     registry.note_measured(GENERATOR, 1, {"metrics": {"psnr_db": 1e9}, "volumes": ""})
     before = aliases(client)
-    assert promote(finished, store, OPEN)["outcome"] == "already champion"
+    assert promote(finished, registry_root, OPEN)["outcome"] == "already champion"
     with pytest.raises(GateError, match="psnr_db ≥ 99"):
-        promote(finished, store, [Gate("psnr_db", least=99)])
+        promote(finished, registry_root, [Gate("psnr_db", least=99)])
     assert aliases(client) == before
 
 
 def test_a_promotion_that_was_cut_in_two_is_finished(
-    finished: Layout, store: Path, client: mlflow.MlflowClient
+    finished: Layout, registry_root: Path, client: mlflow.MlflowClient
 ) -> None:
     enter_champion(client, finished)
     enter_models(client, finished)
     registry.make_champion(VQVAE, 2)
-    done = promote(finished, store, OPEN)
+    done = promote(finished, registry_root, OPEN)
     assert (done["outcome"], done["previous"]) == ("promoted", {GENERATOR: 1})
     both = {"champion": 2, "previous": 1}
     assert aliases(client) == {VQVAE: both, GENERATOR: both}
 
 
 def test_what_cannot_be_compared_is_told(
-    finished: Layout, store: Path, client: mlflow.MlflowClient, caplog: pytest.LogCaptureFixture
+    finished: Layout,
+    registry_root: Path,
+    client: mlflow.MlflowClient,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     enter_champion(client, finished, psnr_db=0.0)
     noted = registry.measured(GENERATOR, 1)
     registry.note_measured(GENERATOR, 1, noted | {"volumes": "others"})
     enter_models(client, finished)
     with caplog.at_level(logging.WARNING):
-        assert promote(finished, store, OPEN)["outcome"] == "promoted"
+        assert promote(finished, registry_root, OPEN)["outcome"] == "promoted"
     lacking, volumes = (record.getMessage() for record in caplog.records)
     assert lacking.endswith("not compared: prior_bits_per_code.")
     assert "other volumes" in volumes
@@ -211,30 +209,30 @@ def test_what_cannot_be_compared_is_told(
 
 @pytest.mark.parametrize("other", ["vqvae", "prior"])
 def test_a_report_of_other_models_is_refused(
-    copy_of_finished: Layout, store: Path, other: str
+    copy_of_finished: Layout, registry_root: Path, other: str
 ) -> None:
     folder = copy_of_finished.output(other)
     replace(Manifest.read(folder), fingerprint="of another training").write(folder)
     with pytest.raises(IntegrityError, match=f"than .*{other}. Run `vqmri evaluate`"):
-        promote(copy_of_finished, store, OPEN)
+        promote(copy_of_finished, registry_root, OPEN)
 
 
-def test_a_changed_report_is_refused(copy_of_finished: Layout, store: Path) -> None:
+def test_a_changed_report_is_refused(copy_of_finished: Layout, registry_root: Path) -> None:
     path = copy_of_finished.output("report") / "metrics.json"
     path.write_text(json.dumps(metrics_of(copy_of_finished) | {"psnr_db": 99.0}))
     with pytest.raises(IntegrityError, match=r"metrics\.json has changed"):
-        promote(copy_of_finished, store, OPEN)
+        promote(copy_of_finished, registry_root, OPEN)
 
 
 def test_a_prior_of_another_vqvae_and_damaged_weights_are_refused(
-    copy_of_finished: Layout, store: Path, client: mlflow.MlflowClient
+    copy_of_finished: Layout, registry_root: Path, client: mlflow.MlflowClient
 ) -> None:
     folder = copy_of_finished.output("prior")
     weights = folder / "weights.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(IntegrityError, match=r"weights\.safetensors has changed"):
-        register(copy_of_finished, store)
+        register(copy_of_finished, registry_root)
     weights.write_bytes(whole)
     described = json.loads((folder / "model.json").read_text())
     described["about"]["vqvae_weights"] = "0" * 64
@@ -243,21 +241,21 @@ def test_a_prior_of_another_vqvae_and_damaged_weights_are_refused(
     items = {**manifest.items, "model.json": sha256_of(folder / "model.json")}
     replace(manifest, items=items).write(folder)
     with pytest.raises(IntegrityError, match="`vqmri train_prior`"):
-        register(copy_of_finished, store)
+        register(copy_of_finished, registry_root)
     with pytest.raises(IntegrityError, match="`vqmri train_prior`"):
-        promote(copy_of_finished, store, OPEN)
+        promote(copy_of_finished, registry_root, OPEN)
     assert client.search_registered_models() == []
 
 
-def test_without_gates_no_model_is_promoted(finished: Layout, store: Path) -> None:
+def test_without_gates_no_model_is_promoted(finished: Layout, registry_root: Path) -> None:
     with pytest.raises(ParamsError, match=r"evaluate:\n  gates:") as caught:
-        promote(finished, store, [])
+        promote(finished, registry_root, [])
     assert caught.value.exit_code == 2
 
 
 def test_the_commands_print_one_line_of_json_or_the_error(
     finished: Layout,
-    store: Path,
+    registry_root: Path,
     client: mlflow.MlflowClient,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -270,7 +268,7 @@ def test_the_commands_print_one_line_of_json_or_the_error(
 
     monkeypatch.setattr("vqmri.params.PARAMS", str(tmp_path / "params.yaml"))
     monkeypatch.chdir(finished.root)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store / 'mlruns' / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registry_root / 'mlruns' / 'mlflow.db'}")
     missing = call("promote")
     assert missing.exit_code == 3
     assert "`vqmri register`" in missing.output

@@ -15,18 +15,9 @@ from vqmri.tracking.mlflow import weights_tags
 NAME = "vqmri-generator"
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project's root; making a store costs seconds, so the module shares one."""
-    root = tmp_path_factory.mktemp("registry")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield root
-
-
 @pytest.fixture
-def client(store: Path) -> Iterator[mlflow.MlflowClient]:
-    with registry.answering(store):
+def client(registry_root: Path) -> Iterator[mlflow.MlflowClient]:
+    with registry.answering(registry_root):
         client = mlflow.MlflowClient()
         client.create_registered_model(NAME)
         yield client
@@ -130,16 +121,18 @@ def test_a_registry_that_does_not_answer_is_an_error_of_storage(
         pytest.fail("nothing can be asked")
 
 
-def test_so_is_a_store_that_fails_underneath(store: Path, client: mlflow.MlflowClient) -> None:
-    with sqlite3.connect(store / "mlruns" / "mlflow.db") as database:
+def test_so_is_a_store_that_fails_underneath(
+    registry_root: Path, client: mlflow.MlflowClient
+) -> None:
+    with sqlite3.connect(registry_root / "mlruns" / "mlflow.db") as database:
         database.execute("ALTER TABLE registered_model_aliases RENAME TO hidden")
         database.commit()
-        with pytest.raises(OSError, match="does not answer"), registry.answering(store):
+        with pytest.raises(OSError, match="does not answer"), registry.answering(registry_root):
             registry.make_champion(NAME, 1)
         database.execute("ALTER TABLE hidden RENAME TO registered_model_aliases")
     database.close()
 
 
-def test_an_error_of_the_caller_is_its_own(store: Path) -> None:
-    with pytest.raises(ValueError, match="mine"), registry.answering(store):
+def test_an_error_of_the_caller_is_its_own(registry_root: Path) -> None:
+    with pytest.raises(ValueError, match="mine"), registry.answering(registry_root):
         raise ValueError("mine")

@@ -1,6 +1,6 @@
 """volumes + vqvae → codes: encode the whole data set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from vqmri.build.encode import Variation, variation_arguments, variations
 from vqmri.codes import CodeWriter, code_maps
 from vqmri.errors import IntegrityError
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, publishing, replace_file
+from vqmri.outputs import Identity, Work, publishing, replace_file
 from vqmri.outputs.manifest import digest
 from vqmri.params import Encode, Params
 from vqmri.protocols import Map, Metrics, Tracker
@@ -77,19 +77,7 @@ def encode(
         grids = [[n // factor for n in store.shape[1:]] for factor in model.downsamplings]
         writer = CodeWriter(work.out)
         writer.create(count, code_maps(model.map_names, grids, model.num_embeddings), size)
-        shards = [
-            Shard(
-                start=start,
-                stop=min(start + size, count),
-                seed=params.seed,
-                settings=params.encode.model_dump(mode="json"),
-                volumes=str(volumes),
-                vqvae=str(vqvae),
-                out=str(work.out),
-                state=str(work.state),
-            )
-            for start in range(0, count, size)
-        ]
+        shards = _shards(params, count, {"volumes": volumes, "vqvae": vqvae}, work)
         items = sum(tqdm(each(encode_shard, shards), "encode", len(shards), unit="shard"))
         residuals = _residuals(store, model)
         writer.finish(
@@ -110,6 +98,23 @@ def encode(
         "variations": len(varied),
         "codes_per_item": sum(int(np.prod(grid)) for grid in grids),
     }
+
+
+def _shards(params: Params, count: int, inputs: Mapping[str, Path], work: Work) -> list[Shard]:
+    size = params.encode.items_per_shard
+    return [
+        Shard(
+            start=start,
+            stop=min(start + size, count),
+            seed=params.seed,
+            settings=params.encode.model_dump(mode="json"),
+            volumes=str(inputs["volumes"]),
+            vqvae=str(inputs["vqvae"]),
+            out=str(work.out),
+            state=str(work.state),
+        )
+        for start in range(0, count, size)
+    ]
 
 
 def encode_shard(shard: Shard) -> int:

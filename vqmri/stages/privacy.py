@@ -4,7 +4,7 @@ What is found is what these tests find; other tests may find more.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,14 +25,14 @@ from vqmri.evaluation.memorisation import (
 )
 from vqmri.evaluation.overtrained import overtrain
 from vqmri.prior import Prior
-from vqmri.prior.cached_sampler import cached
 from vqmri.prior.choice import Choice
 from vqmri.prior.covariates import known_rows
 from vqmri.prior.sampler import draw
 from vqmri.protocols import Metrics
 from vqmri.scans.split import HELD_OUT, TRAIN
-from vqmri.scans.volume import code_box
+from vqmri.scans.volume import Record, code_box
 from vqmri.stages.opened import Opened
+from vqmri.training.generator import fastest
 from vqmri.training.model_folder import DESCRIPTION
 
 MOST = 10_000
@@ -41,6 +41,10 @@ CONTROL_SUBJECTS = 4
 AUC_BOUND = 0.55
 """AUCs below it are not flagged, however sure they are."""
 
+Chunks = Callable[[], Iterable[np.ndarray]]
+"""Volumes (item, channel, *space), some at a time; every call begins anew."""
+_VALUES_PER_CHUNK = 2**25
+_RUNS = 1000  # items whose runs are looked for; each is compared with every training item
 _REPEATS, _FEWER_REPEATS, _MANY = 1000, 200, 10**6
 Finding = tuple[str, str, str, str]
 """The test, what it found, what it is compared with, how to read that."""
@@ -103,7 +107,14 @@ def privacy(opened: Opened, control_steps: int | None, seed: int) -> Privacy:
     told = membership(train.bits(prior), held.bits(prior), train.subjects, held.subjects, seed=seed)
     count = min(opened.samples.count, MOST)
     metrics, findings = _membership(told, "prior", "")
-    near = _near(opened, opened.decode_samples(range(count)), train, held, seed)
+    size = _chunk(opened)
+    near = _near(
+        opened,
+        lambda: (opened.decode_samples(some) for some in _parts(count, size)),
+        train,
+        held,
+        seed,
+    )
     codes = opened.samples.read(range(count))
     metrics |= near.metrics
     runs, run_findings = _runs(opened, codes, train, held)
@@ -152,29 +163,32 @@ class _Near:
 
 def _near(
     opened: Opened,
-    samples: Float[np.ndarray, "sample channel *space"],
+    samples: Chunks,
     train: _Side,
     held: _Side,
     seed: int,
     suffix: str = "",
     whose: str = "samples",
 ) -> _Near:
-    """Nearest neighbours by correlation, and in the features of a net with random weights."""
+    """Nearest neighbours by correlation, and in the features of a net with random weights.
+
+    Scans and samples are read a chunk at a time.
+    """
     grey = opened.volumes.shape[0] - (opened.volumes.num_classes > 0)
     net = RandomNet(len(opened.volumes.shape) - 1, grey)
-    sides = {"train": train, "held": held}
-    volumes = {name: opened.volumes.read(side.records)[:, :grey] for name, side in sides.items()}
-    drawn = samples[:, :grey]
-    r = {name: correlations(drawn, known) for name, known in volumes.items()}
-    of_held = correlations(volumes["held"], volumes["train"]).max(axis=1)
-    in_net = [distances(net(drawn), net(volumes[name])) for name in sides]
+    known = [_volumes(opened, side.records, grey) for side in (train, held)]
+    drawn = _grey(samples, grey)
+    r = [correlations(drawn, scans) for scans in known]
+    of_held = correlations(known[1], known[0]).max(axis=1)
+    features = [np.concatenate([net(chunk) for chunk in chunks()]) for chunks in (drawn, *known)]
+    in_net = [distances(features[0], of_known) for of_known in features[1:]]
     members = np.arange(len(train.rows) + len(held.rows)) < len(train.rows)
     subjects = [*train.subjects, *held.subjects]
     matrices = {
-        "correlation": 1 - np.concatenate([r["train"], r["held"]], axis=1),
+        "correlation": 1 - np.concatenate(r, axis=1),
         "features": np.concatenate(in_net, axis=1),
     }
-    repeats = _REPEATS if len(drawn) * len(subjects) < _MANY else _FEWER_REPEATS
+    repeats = _REPEATS if len(features[0]) * len(subjects) < _MANY else _FEWER_REPEATS
     shares, wholes = (
         {
             name: share(matrix.astype(np.float64), members, subjects, seed=seed, repeats=repeats)
@@ -182,7 +196,7 @@ def _near(
         }
         for share in (share_nearer, share_trained)
     )
-    best = r["train"].max(axis=1)
+    best = r[0].max(axis=1)
     metrics = {
         f"nearest_correlation{suffix}": float(best.mean()),
         f"nearest_correlation{suffix}_most": float(best.max()),
@@ -192,29 +206,56 @@ def _near(
     for name in matrices:
         metrics[f"nearer_to_training{suffix}_by_{name}"] = shares[name].value
         metrics[f"nearest_is_training{suffix}_by_{name}"] = wholes[name].value
-    findings = [
-        (
-            f"r of the {whose} with the nearest training scan",
-            f"mean {best.mean():.3f}, most {best.max():.3f}",
-            f"held-out scans: mean {of_held.mean():.3f}, most {of_held.max():.3f}",
-            "a copy has 1; samples above all held-out scans deserve a look"
-            if best.max() > of_held.max()
-            else "no sample is nearer to a training scan than real people are to one another",
-        ),
-        *(
-            _share(
-                f"{whose} nearer to training than to as many held-out subjects, by {name}", share
-            )
-            for name, share in shares.items()
-        ),
-        *(
-            _share(f"{whose} whose nearest known scan is a training one, by {name}", share)
-            for name, share in wholes.items()
-        ),
-    ]
-    rows = r["train"].argmax(axis=1)
+    findings = [_copies(whose, best, of_held), *_shares(whose, shares, wholes)]
+    rows = r[0].argmax(axis=1)
     nearest = [(train.rows[i], float(value)) for i, value in zip(rows, best, strict=True)]
     return _Near(metrics, findings, nearest)
+
+
+def _copies(
+    whose: str, best: Float[np.ndarray, " sample"], of_held: Float[np.ndarray, " held"]
+) -> Finding:
+    return (
+        f"r of the {whose} with the nearest training scan",
+        f"mean {best.mean():.3f}, most {best.max():.3f}",
+        f"held-out scans: mean {of_held.mean():.3f}, most {of_held.max():.3f}",
+        "a copy has 1; samples above all held-out scans deserve a look"
+        if best.max() > of_held.max()
+        else "no sample is nearer to a training scan than real people are to one another",
+    )
+
+
+def _shares(whose: str, nearer: Mapping[str, Share], trained: Mapping[str, Share]) -> list[Finding]:
+    as_many = f"{whose} nearer to training than to as many held-out subjects"
+    return [
+        *(_share(f"{as_many}, by {name}", share) for name, share in nearer.items()),
+        *(
+            _share(f"{whose} whose nearest known scan is a training one, by {name}", share)
+            for name, share in trained.items()
+        ),
+    ]
+
+
+def _parts(count: int, size: int) -> Iterator[range]:
+    return (range(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _chunk(opened: Opened) -> int:
+    """Volumes that are in memory together."""
+    return max(1, _VALUES_PER_CHUNK // int(np.prod(opened.volumes.shape)))
+
+
+def _volumes(opened: Opened, records: Sequence[Record], grey: int) -> Chunks:
+    """Grey channels of scans, chunk by chunk."""
+    size = _chunk(opened)
+    return _grey(
+        lambda: (opened.volumes.read([records[i] for i in p]) for p in _parts(len(records), size)),
+        grey,
+    )
+
+
+def _grey(volumes: Chunks, grey: int) -> Chunks:
+    return lambda: (chunk[:, :grey] for chunk in volumes())
 
 
 def _share(what: str, share: Share) -> Finding:
@@ -260,9 +301,6 @@ def _longest(
     return longest_shared_run(codes[:_RUNS], known).values
 
 
-_RUNS = 1000  # items whose runs are looked for; each is compared with every training item
-
-
 def _positive_control(
     opened: Opened, train: _Side, held: _Side, steps: int, seed: int
 ) -> tuple[Metrics, list[Finding]]:
@@ -283,9 +321,11 @@ def _positive_control(
         numbers=range(slots),
         choice=Choice(),
         rows=rows.repeat(-(-slots // len(rows)), 1)[:slots],
-        sampler=cached,
+        sampler=fastest(prior.device),
     )
     volumes = opened.generator.decode(drawn)
-    near = _near(opened, volumes, own, held, seed, "_of_overtrained", f"samples of a {whose}")
+    near = _near(
+        opened, lambda: [volumes], own, held, seed, "_of_overtrained", f"samples of a {whose}"
+    )
     metrics |= {name: value for name, value in near.metrics.items() if "overtrained" in name}
     return metrics, [*findings, *near.findings]

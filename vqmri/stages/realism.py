@@ -27,8 +27,8 @@ from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.volume import Record
 from vqmri.stages.opened import Opened
 
-MOST = 1000
-"""Items of each set at most."""
+MOST, MOST_VALUES = 1000, 2**28
+"""Items of a set, and voxels of all of them, at most; one set is in memory at a time."""
 TELLING = (
     Gate("frechet_ratio", most=2.0),
     Gate("mmd_ratio", most=2.0),
@@ -82,13 +82,14 @@ def realism(opened: Opened, weights: Path | None, seed: int) -> Realism:
     weights: of one more feature space, or None
     """
     random = np.random.default_rng([seed, 2])
-    held, train = (_some(opened.records(side), random) for side in (HELD_OUT, TRAIN))
+    most = min(MOST, MOST_VALUES // int(np.prod(opened.volumes.shape)))
+    held, train = (_some(opened.records(side), most, random) for side in (HELD_OUT, TRAIN))
     count = min(len(held), len(train), opened.samples.count)
     if count <= 2 * _NEIGHBOURS:  # a share of so few says nothing
         return Realism(0, {}, {}, {}, [])
     held = held[:count]
     spaces = _spaces(opened, weights)
-    sets = _sets(opened, held, train, count, random)
+    sets = _sets(opened, held, train, (count, most), random)
     real = opened.volumes.read(held)
     looked = {
         name: _look(make(), real, opened, spaces, seed)
@@ -106,8 +107,8 @@ def realism(opened: Opened, weights: Path | None, seed: int) -> Realism:
     return Realism(count, metrics, rows, blind, _statistics(looked))
 
 
-def _some(records: Sequence[Record], random: np.random.Generator) -> list[Record]:
-    return [records[i] for i in sorted(random.permutation(len(records))[:MOST])]
+def _some(records: Sequence[Record], most: int, random: np.random.Generator) -> list[Record]:
+    return [records[i] for i in sorted(random.permutation(len(records))[:most])]
 
 
 def _spaces(opened: Opened, weights: Path | None) -> list[FeatureSpace]:
@@ -123,12 +124,16 @@ def _sets(
     opened: Opened,
     held: Sequence[Record],
     train: Sequence[Record],
-    count: int,
+    counts: tuple[int, int],
     random: np.random.Generator,
 ) -> dict[str, Callable[[], Volumes]]:
-    """How to make each set of volumes; one at a time is in memory."""
+    """How to make each set of volumes.
+
+    counts: of held-out scans and fakes, and at most of samples
+    """
+    count, most = counts
     codes = opened.codes.read(opened.indices(TRAIN))
-    drawn = sorted(random.permutation(opened.samples.count)[:MOST].tolist())
+    drawn = sorted(random.permutation(opened.samples.count)[:most].tolist())
     sizes = opened.codes.num_embeddings
     uniform = [
         _uniform(values, size, count, random) for values, size in zip(codes, sizes, strict=True)

@@ -10,7 +10,7 @@ from vqmri.evaluation.report import Section
 from vqmri.evaluation.viewer import Viewer, grey
 from vqmri.protocols import Metrics
 from vqmri.stages.findings import Found, Shown
-from vqmri.stages.meanings import number, table
+from vqmri.stages.meanings import figure, number, table
 from vqmri.stages.realism import FAKES, SAMPLES, TELLING
 
 _REALISM = (
@@ -173,15 +173,7 @@ def _learnt(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         "reconstructed": "the net that learnt from real scans, on held-out scans through codes",
         "synthetic_over_real": "of 1 when samples teach as much as real scans",
     }
-    return [
-        (name.replace("_", " "), shown, meanings.get(name, ""))
-        for (name, shown, _) in ((n, _with_interval(figures, n), "") for n in names)
-    ]
-
-
-def _with_interval(figures: Metrics, name: str) -> str:
-    ends = [number(figures[f"{name}{e}"]) for e in ("_low", "_high") if f"{name}{e}" in figures]
-    return number(figures[name]) + (f" ({' to '.join(ends)})" if ends else "")
+    return [(n.replace("_", " "), figure(figures, n), meanings.get(n, "")) for n in names]
 
 
 def _pictures(row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> list[tuple[str, bytes]]:

@@ -16,7 +16,7 @@ from vqmri.prior.cached_sampler import cached
 from vqmri.prior.choice import Choice
 from vqmri.prior.covariates import Rows, encode
 from vqmri.prior.graphed_sampler import graphed
-from vqmri.prior.sampler import draw
+from vqmri.prior.sampler import MapSampler, draw
 from vqmri.training.device import choose_device
 from vqmri.training.model_folder import load_model
 from vqmri.vqvae import VQVAE
@@ -36,6 +36,11 @@ def micro_batch(prior: Prior) -> int:
     """
     positions = sum(int(np.prod(grid)) for grid in prior.grids)
     return max(_MIN_BATCH, _POSITIONS_PER_BATCH // positions)
+
+
+def fastest(device: torch.device) -> MapSampler:
+    """The sampler for a device; all of them draw the same codes."""
+    return graphed if device.type == "cuda" else cached
 
 
 class Generator:
@@ -82,7 +87,7 @@ class Generator:
             numbers=numbers,
             choice=choice,
             rows=rows,
-            sampler=graphed if self.device.type == "cuda" else cached,
+            sampler=fastest(self.device),
             progress=progress,
         )
 
