@@ -37,7 +37,7 @@ def tiny_values() -> dict[str, Any]:
     values["train_vqvae"]["levels"] = [{"downsampling": 4, "num_embeddings": 16}]
     values["encode"] |= {"items_per_shard": 8}
     values["train_prior"] |= {"channels": 8, "num_layers": 3, "steps": 12, "warmup": 2}
-    values["sample"] |= {"count": 10}
+    values["sample"] = {"count": 10, "seed": 0, "temperature": 1.0, "suffix": "T1w"}
     values["study"] = {"count": 4, "temperatures": [1.0]}
     values["use"] = {"steps": 2}
     return values

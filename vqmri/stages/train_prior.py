@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -160,24 +160,40 @@ def _rows(records: Sequence[Record], split: str) -> list[int]:
 
 
 def _load(store: CodeStore, covariates: Sequence[Covariate]) -> Data:
-    """Both sides of the split; a held-out subject's value that training never met is missing."""
+    """Both sides of the split; a held-out subject's value that training never met is missing.
+
+    Where training volumes were varied the prior learns from the varied copies alone: the volumes as
+    they are would be learnt by heart first, and are the ones that a stranger could ask for.
+    """
     records = [Record(**row) for row in store.attributes["records"]]
-    rows = {side: _rows(records, side) for side in (TRAIN, HELD_OUT)}
-    train, held = ([records[row] for row in rows[side]] for side in (TRAIN, HELD_OUT))
-    varied = store.attributes.get("variations", [])
-    of_varied = range(len(records), len(records) + len(varied))
-    known = [row.covariates for row in train] + [copy["covariates"] for copy in varied]
+    held_rows = _rows(records, HELD_OUT)
+    held = [records[row] for row in held_rows]
+    items, learnt = _learnt(store, records)
     levels = zip(store.attributes["downsamplings"], store.grids, strict=True)
     return Data(
-        train=_tensors(store, [*rows[TRAIN], *of_varied]),
-        train_rows=known_rows(covariates, known),
-        subjects=[row.subject for row in train] + [records[c["of"]].subject for c in varied],
-        held_out=_tensors(store, rows[HELD_OUT]),
+        train=_tensors(store, items),
+        train_rows=known_rows(covariates, [known for _, known in learnt]),
+        subjects=[subject for subject, _ in learnt],
+        held_out=_tensors(store, held_rows),
         held_out_rows=known_rows(covariates, [row.covariates for row in held]),
         masks=[
             inside([code_box(row.box, factor) for row in held], grid) for factor, grid in levels
         ],
     )
+
+
+def _learnt(
+    store: CodeStore, records: Sequence[Record]
+) -> tuple[list[int], list[tuple[str, dict[str, Any]]]]:
+    """Items to learn from, and the subject and covariates of each."""
+    varied = store.attributes.get("variations", [])
+    if varied:
+        first = len(records)
+        return list(range(first, first + len(varied))), [
+            (records[copy["of"]].subject, copy["covariates"]) for copy in varied
+        ]
+    rows = _rows(records, TRAIN)
+    return rows, [(records[row].subject, records[row].covariates) for row in rows]
 
 
 def _tensors(store: CodeStore, items: Sequence[int]) -> list[Tensor]:
