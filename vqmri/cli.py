@@ -127,14 +127,29 @@ def _of_whom(command: Callable[..., None]) -> Callable[..., None]:
     return covariates(extrapolate(command))
 
 
+def _how_to_draw(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a draw."""
+    for option in (
+        click.option("--guidance", type=float, help="Above 1, follow the covariates more."),
+        click.option(
+            "--top-p", type=float, help="Draw from the fewest codes of this probability only."
+        ),
+        click.option("--top-k", type=int, help="Draw from so many of the likeliest codes only."),
+        click.option("--temperature", type=float, help="Divides the logits before each draw."),
+        click.option("--seed", type=int, help="With a sample's number it decides that sample."),
+        click.option("--count", type=int, help="Number of samples."),
+    ):
+        command = option(command)
+    return _of_whom(command)
+
+
+def _given(options: dict[str, object]) -> dict[str, object]:
+    """The options that were given: a flag that is off was not, and 0 is a value."""
+    return {n: v for n, v in options.items() if v not in (None, {}) and v is not False}
+
+
 @main.command()
-@_of_whom
-@click.option("--count", type=int, help="Number of samples.")
-@click.option("--seed", type=int, help="With a sample's number it decides that sample.")
-@click.option("--temperature", type=float, help="Divides the logits before each draw.")
-@click.option("--top-k", type=int, help="Draw from so many of the likeliest codes only.")
-@click.option("--top-p", type=float, help="Draw from the fewest codes of this probability only.")
-@click.option("--guidance", type=float, help="Above 1, follow the covariates more.")
+@_how_to_draw
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -144,13 +159,38 @@ def sample(out: Path | None, **options: object) -> None:
     """Draw synthetic scans: data/samples, or what the options ask for in --out."""
     from vqmri.stages.run import run
 
-    changes = {
-        name: value
-        for name, value in options.items()
-        if value not in (None, {}) and value is not False  # and 0 is a value
-    }
-    metrics = run("sample", Path.cwd(), changes=changes, out=out)
+    metrics = run("sample", Path.cwd(), changes=_given(options), out=out)
     click.echo(json.dumps(metrics, sort_keys=True))
+
+
+@main.command()
+@click.option(
+    "--model",
+    required=True,
+    help="As models:/vqmri-generator@champion, in the registry of MLFLOW_TRACKING_URI or, without "
+    "that, of the project in the current folder; or a folder with such a model.",
+)
+@_how_to_draw
+@click.option("--residual", is_flag=True, help="Add what codes leave out, as noise like it.")
+@click.option("--suffix", help="BIDS suffix of the scans; left out, T1w.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder to write.",
+)
+def generate(model: str, out: Path, **options: object) -> None:
+    """Draw synthetic scans from a registered model; no project is needed.
+
+    With the settings of a project's `sample:` the scans are those of its data/samples.
+    """
+    from vqmri.params import sample_settings
+
+    settings = sample_settings({"count": 1, "seed": 0, "temperature": 1.0} | _given(options))
+
+    from vqmri.stages.generate import generate as from_model
+
+    click.echo(json.dumps(from_model(model, settings, out, Path.cwd()), sort_keys=True))
 
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

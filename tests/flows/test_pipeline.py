@@ -94,7 +94,7 @@ def test_deployments_on_a_server_with_a_process_worker(
 def test_there_is_a_deployment_for_every_flow() -> None:
     deployments = yaml.safe_load((REPO / "prefect.yaml").read_text())["deployments"]
     assert [d["entrypoint"] for d in deployments] == [
-        f"flows/{name}.py:{name}" for name in (*STAGES, "pipeline")
+        f"flows/{name}.py:{name}" for name in (*STAGES, "pipeline", "generate")
     ]
 
 

@@ -4,7 +4,7 @@ Every number of a run stands there; nothing below this module ever sees these ob
 `build` unpacks them into plain arguments.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -330,7 +330,19 @@ class Params(Section):
         except ValidationError as error:
             faults += [fault_text(fault) for fault in error.errors()]
         if faults:
-            number = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
-            lines = "\n".join(f"  {fault}" for fault in faults)
-            raise ParamsError(f"{path}: {number}, nothing was written.\n{lines}")
+            raise _all_of(faults, str(path))
         return params
+
+
+def sample_settings(values: Mapping[str, Any]) -> Sample:
+    """The section `sample` of a params.yaml that is not there; ParamsError names every fault."""
+    try:
+        return Sample.model_validate(values)
+    except ValidationError as error:
+        raise _all_of([fault_text(fault) for fault in error.errors()], "The options") from None
+
+
+def _all_of(faults: Sequence[str], where: str) -> ParamsError:
+    number = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+    lines = "\n".join(f"  {fault}" for fault in faults)
+    return ParamsError(f"{where}: {number}, nothing was written.\n{lines}")

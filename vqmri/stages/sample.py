@@ -57,11 +57,15 @@ def sample(
     is drawn, for covariates that the prior does not know, and for an `out` that is not to be
     replaced.
     """
-    settings = params.sample
     if out is not None:
-        _may_write(out, data, params.ingest.raw)
-    vqvae, prior = data.need("vqvae"), data.need("prior")
+        _is_not_the_projects(out, data, params.ingest.raw)
+        may_replace(out)
     target = out or data.output("samples")
+    return publish_samples(params.sample, data.need("vqvae"), data.need("prior"), target, each)
+
+
+def publish_samples(settings: Sample, vqvae: Path, prior: Path, target: Path, each: Map) -> Metrics:
+    """Publish `target`, drawn from two model folders. Raises as `sample` does."""
     identity = Identity(
         "sample",
         FORMAT_VERSION,
@@ -105,10 +109,13 @@ def sample(
     return {"samples": settings.count}
 
 
-def _may_write(out: Path, data: Layout, raw: str) -> None:
-    """Refuse a folder that is the project's own, or holds anything but samples."""
+def _is_not_the_projects(out: Path, data: Layout, raw: str) -> None:
     if data.is_own(out, raw) or data.data.resolve().is_relative_to(out.resolve()):
         raise ParamsError(f"--out {out}: that folder is the project's own. Name another.")
+
+
+def may_replace(out: Path) -> None:
+    """ParamsError for a folder that holds anything but samples."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     samples = out.is_dir() and (out / MANIFEST).is_file()

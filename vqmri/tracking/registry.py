@@ -4,11 +4,14 @@ Everything but `answering` is called inside it.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from vqmri.errors import InputError
 from vqmri.tracking.mlflow import connect, register, weights_tags
 
 # isort: split
@@ -34,6 +37,43 @@ def answering(root: Path) -> Iterator[None]:
             "MLFLOW_TRACKING_URI names, or else mlruns/ of the project. When it answers, run the "
             "same command again: it does what is left to do"
         ) from error
+
+
+@contextmanager
+def fetched(model: str, root: Path) -> Iterator[Path]:
+    """The files of a registered model, for the time of the block; none of its code is run.
+
+    model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a folder that holds one
+    Raises InputError when there is no such registry or model, OSError as `answering`.
+    """
+    if not model.startswith("models:/"):
+        if not Path(model).is_dir():
+            raise InputError(
+                f"--model {model}: no such folder, and not as models:/vqmri-generator@champion."
+            )
+        yield Path(model)
+        return
+    if "MLFLOW_TRACKING_URI" not in os.environ and not (root / "mlruns" / "mlflow.db").is_file():
+        raise InputError(
+            f"--model {model}: there is no registry. Name its server in MLFLOW_TRACKING_URI, or "
+            "run this in the project that has registered the model."
+        )
+    with TemporaryDirectory(prefix="vqmri-model-") as place:
+        with answering(root):
+            folder = _download(model, place)
+        yield folder
+
+
+def _download(model: str, place: str) -> Path:
+    try:
+        return Path(mlflow.artifacts.download_artifacts(model, dst_path=place))
+    except MlflowException as error:
+        if error.get_http_status_code() in (400, 404):  # it answers, and does not know it
+            raise InputError(
+                f"--model {model}: the registry at {mlflow.get_tracking_uri()} has no such model "
+                f"({error.message}). A version is champion after `vqmri promote`."
+            ) from error
+        raise
 
 
 def versions_with(name: str, folders: Mapping[str, Path]) -> list[int]:
