@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
-export DO_NOT_TRACK := 1
+export DO_NOT_TRACK := true
 
 .PHONY: demo test test-services test-long check bench clean
 

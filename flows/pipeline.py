@@ -6,6 +6,7 @@ After it `dvc repro` has nothing to do, and after `dvc repro` it has nothing to 
 
 import logging
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -22,6 +23,7 @@ from flows.use import use
 from vqmri.errors import STORAGE, VqmriError
 from vqmri.layout import Layout
 from vqmri.stages.report import REPORT
+from vqmri.tracking.mlflow import tracked
 
 STAGE_FLOWS = (ingest, train_vqvae, encode, train_prior, sample, study, use, evaluate)
 
@@ -31,13 +33,16 @@ def pipeline() -> dict[str, str]:
     """Run what has changed; returns for each stage whether it "ran" or was "unchanged"."""
     logger = get_run_logger()
     done = {}
-    for stage in STAGE_FLOWS:
-        if is_unchanged(stage.name):
-            logger.info("%s is unchanged", stage.name)
-            done[stage.name] = "unchanged"
-            continue
-        stage()
-        done[stage.name] = "ran"
+    with ExitStack() as tracking:
+        for stage in STAGE_FLOWS:
+            if is_unchanged(stage.name):
+                logger.info("%s is unchanged", stage.name)
+                done[stage.name] = "unchanged"
+                continue
+            if "ran" not in done.values():  # the parent of the runs of all stages that run
+                tracking.enter_context(tracked("pipeline", Path.cwd()))
+            stage()
+            done[stage.name] = "ran"
     return done
 
 

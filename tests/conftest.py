@@ -115,6 +115,6 @@ def shell(checkout: Path, tmp_path: Path) -> dict[str, str]:
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(checkout),
         "PREFECT_HOME": str(tmp_path / "prefect"),
-        "DO_NOT_TRACK": "1",
+        "DO_NOT_TRACK": "true",
         "PYTHONWARNINGS": "ignore",
     }

@@ -41,7 +41,8 @@ def main() -> None:
     reads params.yaml in the current folder and publishes below data/. `dvc repro` runs what must
     run.
     """
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    if click.get_current_context().invoked_subcommand != "doctor":  # it looks at what is set
+        os.environ.setdefault("DO_NOT_TRACK", "true")
 
 
 def _stage(name: str) -> Callable[[], None]:
@@ -341,6 +342,19 @@ def verify(path: Path) -> None:
 
     manifest = check(path)
     click.echo(f"{path}: {len(manifest.items)} items are as they were published.")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def doctor(as_json: bool) -> None:
+    """Say whether this machine and the servers it is told of are fit; exit code 2 if not."""
+    from vqmri.layout import Layout
+    from vqmri.stages import doctor as of
+
+    checks = of.doctor(Layout(Path.cwd()))
+    click.echo(of.as_json(checks) if as_json else of.as_text(checks))
+    if any(check.verdict == "error" for check in checks):
+        sys.exit(2)
 
 
 @main.command()

@@ -23,6 +23,10 @@ class Tracker(Protocol):
         """Go on with the run that was under way when the work with this state was left, if any."""
         ...
 
+    def artifacts(self, folder: Path) -> None:
+        """Keep a copy of the files of a published folder."""
+        ...
+
     def model(self, name: str, folders: Mapping[str, Path]) -> None:
         """Register the published model folders as a new version of the model called `name`."""
         ...

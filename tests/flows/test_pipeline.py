@@ -14,6 +14,14 @@ from tests.servers import free_port, process, wait_for
 from vqmri.stages import STAGES
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+FAMILY = """
+import mlflow
+mlflow.set_tracking_uri("sqlite:///mlruns/mlflow.db")
+runs = mlflow.search_runs(experiment_names=["vqmri"], output_format="list")
+(top,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == top.info.run_id]
+print(top.info.run_name, *sorted(run.info.run_name for run in below))
+"""
 OUTPUTS = ("volumes", "vqvae", "codes", "prior", "samples", "study", "use", "report")
 
 
@@ -35,6 +43,7 @@ def test_flow_and_dvc_give_the_same_bytes_and_each_knows_what_the_other_did(
 ) -> None:
     run(checkout, shell, "python", "-m", "flows.pipeline")
     by_flow = bytes_of(checkout)
+    assert run(checkout, shell, "python", "-c", FAMILY).split() == ["pipeline", *sorted(STAGES)]
     assert run(checkout, shell, "dvc", "status", "--json").strip() == "{}"
     assert "up to date" in run(checkout, shell, "dvc", "repro")
     run(checkout, shell, "dvc", "repro", "--force", "--quiet")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,10 @@ vqvae = mlflow.pyfunc.load_model("models:/vqmri-vqvae@challenger")
 rebuilt = vqvae.predict(volumes)
 assert rebuilt.shape == volumes.shape and 0 <= rebuilt.min() and rebuilt.max() <= 1
 assert vqvae.predict(volumes * 0).std() != rebuilt.std()
+inner = vqvae.unwrap_python_model()
+codes = inner.encode(volumes)
+assert codes[0].shape == (2, 4, 6, 4) and codes[0].dtype == np.int64
+assert np.abs(inner.decode(codes) - rebuilt).max() < 1e-5
 generator = mlflow.pyfunc.load_model("models:/vqmri-generator@challenger")
 drawn = generator.predict(pd.DataFrame({"seed": [0, 7, 0], "number": [3, 0, 0]}))
 many = pd.DataFrame({"seed": 0, "number": range(32), "sex": "F", "age": 60.0})
@@ -153,6 +158,40 @@ def test_a_run_that_the_server_no_longer_has_is_replaced(tmp_path: Path, trackin
     (run,) = mlflow.search_runs(output_format="list")
     assert run.data.metrics == {"loss": 0.5}
     assert (state / "mlflow-run").read_text() == run.info.run_id
+
+
+def test_runs_begun_within_another_are_its_children(tmp_path: Path, tracking_uri: str) -> None:
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "report.html").write_text("seen")
+    state = tmp_path / "state"
+    state.mkdir()
+    with tracked("pipeline", tmp_path):
+        with suppress(KeyboardInterrupt), tracked("train_vqvae", tmp_path) as tracker:
+            tracker.resume(state)
+            raise KeyboardInterrupt
+        with tracked("train_vqvae", tmp_path) as tracker:  # takes up the run that was cut off
+            tracker.resume(state)
+        with tracked("evaluate", tmp_path) as tracker:
+            tracker.artifacts(report)
+    runs = {run.info.run_name: run for run in mlflow.search_runs(output_format="list")}
+    assert set(runs) == {"pipeline", "train_vqvae", "evaluate"}
+    parents = {name: run.data.tags.get("mlflow.parentRunId") for name, run in runs.items()}
+    top = runs["pipeline"].info.run_id
+    assert parents == {"pipeline": None, "train_vqvae": top, "evaluate": top}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    kept = mlflow.artifacts.load_text(f"runs:/{runs['evaluate'].info.run_id}/report/report.html")
+    assert kept == "seen"
+
+
+def test_the_machines_load_is_kept_with_a_run(
+    tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    with tracked("encode", tmp_path):
+        time.sleep(1)
+    (run,) = mlflow.search_runs(output_format="list")
+    assert run.data.metrics["system/system_memory_usage_percentage"] > 0
 
 
 def test_an_error_of_the_stage_is_not_taken_for_the_servers(

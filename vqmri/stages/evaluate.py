@@ -64,6 +64,7 @@ def evaluate(
         for name, history in histories.items():
             replace_file(data.plots / f"{name}.csv", _csv(history))
         replace_file(data.metrics, written)
+    tracker.artifacts(data.output("report"))
     return found.metrics
 
 

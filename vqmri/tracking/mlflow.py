@@ -40,6 +40,7 @@ _NEEDED = (
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
+logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it tells of every start
 
 
 class MlflowTracker:
@@ -61,6 +62,10 @@ class MlflowTracker:
     def model(self, name: str, folders: Mapping[str, Path]) -> None:
         """Register the folders as the next version of `name`, and call that the challenger."""
         self._try(lambda: register(name, folders))
+
+    def artifacts(self, folder: Path) -> None:
+        """Keep a copy of the files of a published folder with the run."""
+        self._try(lambda: mlflow.log_artifacts(str(folder), folder.name))
 
     def _try(self, action: Callable[[], object]) -> None:
         """Do it, unless tracking has failed before: a dead server costs its time-out only once."""
@@ -87,7 +92,13 @@ def _resume(memory: Path) -> None:
         return
     mlflow.end_run()
     mlflow.delete_run(own.info.run_id)
-    mlflow.start_run(run_id=earlier)
+    _start(run_id=earlier)
+
+
+def _start(**which: str) -> None:
+    """Begin a run, within the one that is active if there is one; the machine's load goes to it."""
+    within = mlflow.active_run() is not None
+    mlflow.start_run(nested=within, log_system_metrics=True, **which)
 
 
 def _has(run_id: str) -> bool:
@@ -146,10 +157,13 @@ def _signature(folders: Mapping[str, Path]) -> ModelSignature:
 
 @contextmanager
 def tracked(stage: str, root: Path) -> Iterator[MlflowTracker | NullTracker]:
-    """A tracker with a run of the stage's name, or one that does nothing if no server answers."""
+    """A tracker with a run of the stage's name, or one that does nothing if no server answers.
+
+    A run that is begun within another, as a stage's within the pipeline's, is its child.
+    """
     try:
         connect(root)
-        mlflow.start_run(run_name=stage)
+        _start(run_name=stage)
     except (MlflowException, OSError) as error:
         log.warning("MLflow does not answer; this run is not tracked: %s", error)
         yield NullTracker()

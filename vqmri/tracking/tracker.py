@@ -17,5 +17,8 @@ class NullTracker:
     def resume(self, state: Path) -> None:
         pass
 
+    def artifacts(self, folder: Path) -> None:
+        pass
+
     def model(self, name: str, folders: Mapping[str, Path]) -> None:
         pass
