@@ -1,4 +1,4 @@
-# make demo · make test · make check · make test-services · make bench
+# make demo · make serve · make test · make check · make test-services · make bench
 # TORCH_INDEX: an index of PyTorch's wheels to prefer, for example its CPU-only or a CUDA one.
 PYTHON ?= python3.11
 TORCH_INDEX ?=
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export DO_NOT_TRACK := true
 
-.PHONY: demo test test-services test-long check bench clean
+.PHONY: demo serve test test-services test-long check bench clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,6 +18,9 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 
 demo: $(BIN)/.installed
 	python -m flows.pipeline
+
+serve: $(BIN)/.installed
+	python -m flows.serve
 
 test: $(BIN)/.installed
 	python -m pytest -m "not services and not long"

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.stage import each, threads
+from flows.stage import each, shards
 from vqmri.params import Sample
 from vqmri.protocols import Metrics
 
 
-@flow(name="generate", task_runner=threads(1))
+@flow(name="generate", task_runner=shards(1))
 def generate(model: str, settings: Sample, out: Path) -> Metrics:
     """Draw synthetic scans; no project is needed.
 

@@ -2,11 +2,11 @@
 
 from prefect import flow
 
-from flows.stage import run_stage, threads
+from flows.stage import run_stage, shards
 from vqmri.protocols import Metrics
 
 
-@flow(name="ingest", task_runner=threads(2))
+@flow(name="ingest", task_runner=shards(2))
 def ingest() -> Metrics:
     """Run the stage on the project in the current folder; returns its metrics."""
     return run_stage("ingest")

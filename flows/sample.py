@@ -5,11 +5,11 @@ from typing import Any
 
 from prefect import flow
 
-from flows.stage import run_stage, threads
+from flows.stage import run_stage, shards
 from vqmri.protocols import Metrics
 
 
-@flow(name="sample", task_runner=threads(1))
+@flow(name="sample", task_runner=shards(1))
 def sample(covariates: dict[str, Any] | None = None, out: Path | None = None) -> Metrics:
     """Run the stage on the project in the current folder; returns its metrics.
 

@@ -1,26 +1,68 @@
-"""How a flow runs a stage: shards as mapped tasks, metrics as an artifact."""
+"""How a flow runs a stage: shards as mapped tasks; progress, figures and pictures as artifacts."""
 
+import errno
+import os
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.record import record
+from vqmri.layout import MADE_BY, Layout
 from vqmri.params import PARAMS, Params
 from vqmri.protocols import Metrics
+from vqmri.stages.report import REPORT
 from vqmri.stages.run import run
 
+RUNNER = "VQMRI_TASK_RUNNER"
+_MAY_PASS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN)
+_PICTURES = ("samples.png", "reconstructions.png")
 
-def threads(number: int) -> Any:
-    """Task runner for shards: 1 where torch already uses every core within a shard."""
-    return ThreadPoolTaskRunner(max_workers=number)
+
+def shards(threads: int) -> Any:
+    """Task runner for shards: so many threads, or what a deployment names in VQMRI_TASK_RUNNER.
+
+    threads: 1 where torch already uses every core within a shard
+
+    The variable is `dask:N`, N single-threaded processes on this machine, or the address of a Dask
+    scheduler, as tcp://10.0.0.7:8786, whose workers see the project under the same path.
+    """
+    asked = os.environ.get(RUNNER, "threads")
+    if asked == "threads":
+        return ThreadPoolTaskRunner(max_workers=threads)
+
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    if not asked.startswith("dask:"):
+        return DaskTaskRunner(address=asked)
+    options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    return DaskTaskRunner(cluster_kwargs={"n_workers": int(asked.removeprefix("dask:")), **options})
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+def _may_pass(task: Any, task_run: Any, state: Any) -> bool:
+    """Whether doing it again can help: a file server that was away, and not a scan that is bad."""
+    fault = state.result(raise_on_failure=False)
+    return isinstance(fault, OSError) and fault.errno in _MAY_PASS
+
+
+@task(
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=3,
+    retry_delay_seconds=[2, 10, 60],
+    retry_condition_fn=_may_pass,
+)
 def shard(function: Callable[[Any], Any], item: Any) -> Any:
     """One unit of work. It is the only writer of its shard, so shards may run side by side."""
     return function(item)
@@ -28,9 +70,13 @@ def shard(function: Callable[[Any], Any], item: Any) -> Any:
 
 def each(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """`map`, on the flow's task runner; results come in the order of the items."""
-    submit = shard.with_options(task_run_name=function.__name__).submit
+    name = function.__name__
+    submit = shard.with_options(task_run_name=name).submit
     futures = [submit(function, item) for item in items]
-    return (future.result() for future in futures)
+    bar: Any = create_progress_artifact(0.0, key=f"{name.replace('_', '-')}-progress")
+    for number, future in enumerate(futures, start=1):
+        yield future.result()
+        update_progress_artifact(bar, 100 * number / len(futures))
 
 
 def run_stage(
@@ -51,4 +97,21 @@ def run_stage(
         table=[{"metric": key, "value": value} for key, value in sorted(metrics.items())],
         description=f"Metrics of {name}",
     )
+    if MADE_BY["report"] == name:
+        _show_report(Layout(Path.cwd()).output("report"), metrics)
     return metrics
+
+
+def _show_report(folder: Path, metrics: Metrics) -> None:
+    """The report's main figures and pictures on the run's page, and where the whole of it lies."""
+    shown = ("psnr_db", "bits_per_voxel", "prior_bits_per_code", "frechet_ratio", "coverage_ratio",
+             "mia_auc")  # fmt: skip
+    rows = [f"| {name} | {metrics[name]:.4g} |" for name in shown if name in metrics]
+    pictures = [
+        f"![{name}](data:image/png;base64,{b64encode((folder / name).read_bytes()).decode()})"
+        for name in _PICTURES
+    ]
+    text = "\n".join(["| figure | |", "|---|---|", *rows, "", *pictures])
+    create_markdown_artifact(text, key="summary", description="Figures, samples, reconstructions")
+    link = (folder / REPORT).resolve().as_uri()
+    create_link_artifact(link, key="report", description="The report, on the worker's machine")

@@ -102,8 +102,11 @@ def test_deployments_on_a_server_with_a_process_worker(
 
 def test_there_is_a_deployment_for_every_flow() -> None:
     deployments = yaml.safe_load((REPO / "prefect.yaml").read_text())["deployments"]
-    assert [d["entrypoint"] for d in deployments] == [
-        f"flows/{name}.py:{name}" for name in (*STAGES, "pipeline", "generate")
+    names = [*STAGES, "pipeline", "generate", "watch"]
+    on_dask = ["ingest", "encode", "sample"]
+    assert [(d["name"], d["entrypoint"]) for d in deployments] == [
+        *((name.replace("_", "-"), f"flows/{name}.py:{name}") for name in names),
+        *((f"{name}-dask", f"flows/{name}.py:{name}") for name in on_dask),
     ]
 
 

@@ -35,7 +35,7 @@ from vqmri.stages.opened import Opened
 from vqmri.training.generator import fastest
 from vqmri.training.model_folder import DESCRIPTION
 
-MOST = 10_000
+MOST = 2_000
 """Known scans of each side, and samples, at most."""
 CONTROL_SUBJECTS = 4
 AUC_BOUND = 0.55

@@ -1,0 +1,100 @@
+"""`make serve`: Prefect's server with a worker, and MLflow's, on loopback, until Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+HOST = "127.0.0.1"
+POOL = "vqmri"
+_START_S = 180
+
+
+def main() -> int:
+    """Start all, deploy the flows, wait; exit code 0 after Ctrl-C, 1 if a server ends by itself."""
+    prefect_port, mlflow_port = (int(os.environ.get(n, d)) for n, d in _PORTS.items())
+    prefect, mlflow = f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}"
+    shell = os.environ | {
+        "PREFECT_API_URL": f"{prefect}/api",
+        "MLFLOW_TRACKING_URI": mlflow,
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    store = ("--backend-store-uri", "sqlite:///mlruns/mlflow.db",
+             "--artifacts-destination", "mlruns/artifacts")  # fmt: skip
+    Path("mlruns").mkdir(exist_ok=True)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with ExitStack() as stack:
+
+        def start(*command: str) -> subprocess.Popen[bytes]:
+            return stack.enter_context(_process(command, shell))
+
+        servers = [
+            start("prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)),
+            start("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1",
+                  *store),
+        ]  # fmt: skip
+        try:
+            for url in (f"{prefect}/api/health", f"{mlflow}/health"):
+                _wait_for(url, servers)
+            pool = ("prefect", "work-pool", "create", "--type", "process", "--overwrite", POOL)
+            for command in (pool, ("prefect", "--no-prompt", "deploy", "--all")):
+                subprocess.run(command, env=shell, check=True, stdout=subprocess.DEVNULL)
+            servers.append(start("prefect", "worker", "start", "--pool", POOL))
+            print(f"\nPrefect  {prefect}\nMLflow   {mlflow}\n\nIn another shell:\n"
+                  f"  export PREFECT_API_URL={prefect}/api MLFLOW_TRACKING_URI={mlflow}\n"
+                  "  prefect deployment run pipeline/pipeline\n", flush=True)  # fmt: skip
+            while all(server.poll() is None for server in servers):
+                time.sleep(1)
+        except KeyboardInterrupt:
+            return 0
+    print("vqmri: a server ended; so did the others", file=sys.stderr)
+    return 1
+
+
+_PORTS: Mapping[str, int] = {"PREFECT_PORT": 4200, "MLFLOW_PORT": 5000}
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _process(
+    command: tuple[str, ...], shell: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server and its children for the time of the block."""
+    child = subprocess.Popen(command, env=shell, start_new_session=True)
+    try:
+        yield child
+    finally:
+        os.killpg(child.pid, signal.SIGTERM)
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def _wait_for(url: str, servers: list[subprocess.Popen[bytes]]) -> None:
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end:
+        if any(server.poll() is not None for server in servers):
+            break
+        try:
+            with urlopen(url, timeout=5):
+                return
+        except (URLError, OSError):
+            time.sleep(0.5)
+    print(f"vqmri: {url} does not answer; is its port in use? PREFECT_PORT and MLFLOW_PORT name "
+          "others", file=sys.stderr)  # fmt: skip
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
