@@ -6,14 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 HOST = "127.0.0.1"
 POOL = "vqmri"
-_START_S = 180
+_START_S, _END_S = 180, 15
 
 
 def main() -> int:
@@ -30,23 +30,22 @@ def main() -> int:
              "--artifacts-destination", "mlruns/artifacts")  # fmt: skip
     Path("mlruns").mkdir(exist_ok=True)
     signal.signal(signal.SIGTERM, _interrupt)
-    with ExitStack() as stack:
+    servers: list[subprocess.Popen[bytes]] = []
 
-        def start(*command: str) -> subprocess.Popen[bytes]:
-            return stack.enter_context(_process(command, shell))
+    def start(*command: str) -> None:
+        servers.append(subprocess.Popen(command, env=shell, start_new_session=True))
 
-        servers = [
-            start("prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)),
-            start("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1",
-                  *store),
-        ]  # fmt: skip
+    with _ended(servers):
         try:
+            start("prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
+            start("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1",
+                  *store)  # fmt: skip
             for url in (f"{prefect}/api/health", f"{mlflow}/health"):
                 _wait_for(url, servers)
             pool = ("prefect", "work-pool", "create", "--type", "process", "--overwrite", POOL)
             for command in (pool, ("prefect", "--no-prompt", "deploy", "--all")):
                 subprocess.run(command, env=shell, check=True, stdout=subprocess.DEVNULL)
-            servers.append(start("prefect", "worker", "start", "--pool", POOL))
+            start("prefect", "worker", "start", "--pool", POOL)
             print(f"\nPrefect  {prefect}\nMLflow   {mlflow}\n\nIn another shell:\n"
                   f"  export PREFECT_API_URL={prefect}/api MLFLOW_TRACKING_URI={mlflow}\n"
                   "  prefect deployment run pipeline/pipeline\n", flush=True)  # fmt: skip
@@ -66,19 +65,21 @@ def _interrupt(*_: object) -> None:
 
 
 @contextmanager
-def _process(
-    command: tuple[str, ...], shell: Mapping[str, str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A server and its children for the time of the block."""
-    child = subprocess.Popen(command, env=shell, start_new_session=True)
+def _ended(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """After the block what was started, and its children, are asked to end, then made to."""
     try:
-        yield child
+        yield
     finally:
-        os.killpg(child.pid, signal.SIGTERM)
-        try:
-            child.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+        for child in started:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
+        end = time.monotonic() + _END_S
+        for child in started:
+            try:
+                child.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
 
 
 def _wait_for(url: str, servers: list[subprocess.Popen[bytes]]) -> None:

@@ -1,6 +1,5 @@
-"""The pipeline flow on real servers: Prefect's temporary one, and a server with a worker."""
+"""The pipeline flow on Prefect's temporary server, beside DVC."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -10,7 +9,6 @@ import pytest
 import yaml
 
 from tests.conftest import REPO
-from tests.servers import free_port, process, wait_for
 from vqmri.stages import STAGES
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
@@ -66,38 +64,6 @@ def test_a_fault_in_params_ends_the_flow_with_its_exit_code(
     assert done.returncode == 2
     assert "sample.temperature = 0" in done.stderr
     assert not (checkout / "data/volumes").exists()
-
-
-def test_deployments_on_a_server_with_a_process_worker(
-    checkout: Path, shell: dict[str, str], tmp_path: Path
-) -> None:
-    port = free_port()
-    shell = shell | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
-    server_log, worker_log = tmp_path / "server.log", tmp_path / "worker.log"
-    server = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    worker = ("prefect", "worker", "start", "--pool", "vqmri", "--type", "process")
-    with process(checkout, shell, server_log, *server) as running:
-        wait_for(f"http://127.0.0.1:{port}/api/health", running, server_log)
-        run(checkout, shell, "prefect", "work-pool", "create", "--type", "process", "vqmri")
-        run(checkout, shell, "prefect", "--no-prompt", "deploy", "--all")
-        with process(checkout, shell, worker_log, *worker):
-            ran = run(
-                checkout, shell, "prefect", "deployment", "run", "pipeline/pipeline",
-                "--watch", "--watch-interval", "2",
-            )  # fmt: skip
-            asked = run(
-                checkout, shell, "prefect", "deployment", "run", "sample/sample",
-                "--param", 'covariates={"sex": "F", "age": 65}', "--param", "out=elsewhere",
-                "--watch", "--watch-interval", "2",
-            )  # fmt: skip
-    assert "Completed" in asked, asked + worker_log.read_text()[-3000:]
-    rows = (checkout / "elsewhere/participants.tsv").read_text().splitlines()
-    assert rows[0].split("\t") == ["participant_id", "sex", "age"]
-    assert {tuple(row.split("\t")[1:]) for row in rows[1:]} == {("F", "65")}
-    assert "Completed" in ran, ran + worker_log.read_text()[-3000:]
-    metrics = json.loads((checkout / "data/metrics.json").read_text())
-    assert metrics["samples"] == 10
-    assert run(checkout, shell, "dvc", "status", "--json").strip() == "{}"
 
 
 def test_there_is_a_deployment_for_every_flow() -> None:
