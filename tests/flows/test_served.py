@@ -87,8 +87,8 @@ def test_from_served_deployments_to_a_served_champion(
         assert "champion" in run(checkout, shell, "vqmri", "promote")
         _champion(checkout, shell, tmp_path)
     for port in ports.values():
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", int(port)))  # nothing listens any more
+        with pytest.raises(ConnectionRefusedError):  # nothing listens any more
+            socket.create_connection(("127.0.0.1", int(port)), timeout=5)
 
 
 def _pipeline(checkout: Path, shell: dict[str, str], api: str) -> None:
@@ -129,7 +129,7 @@ def _pages(api: str, mlflow: str, tmp_path: Path) -> None:
     pages = api.removesuffix("/api")
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1200})
-        artifact = f"{pages}/artifacts/artifact/{summary['id']}"
+        artifact = f"{pages}/artifacts/artifact/{summary['latest_id']}"
         look_at(page, artifact, ["psnr_db"], tmp_path / "prefect-summary.png")
         ran = f"{pages}/runs/flow-run/{runs_of_pipeline(api)[0]['id']}"
         look_at(page, ran, ["Completed"], tmp_path / "prefect-run.png")
