@@ -114,6 +114,13 @@ def test_the_nearest_training_scan_is_that_of_the_highest_correlation(opened: Op
         assert found.nearest[number][1] == pytest.approx(max(r), abs=1e-5)
 
 
+def test_the_priors_help_is_in_bits_of_the_same_voxels(metrics: dict[str, float]) -> None:
+    assert metrics["bits_per_voxel"] == pytest.approx(4 / 4**3)  # one of 16 codes per 4³ voxels
+    assert metrics["bits_per_voxel_with_prior"] == pytest.approx(
+        metrics["prior_bits_per_code"] / 4**3
+    )
+
+
 def test_compression_is_that_of_the_voxels_in_view(
     opened: Opened, metrics: dict[str, float]
 ) -> None:

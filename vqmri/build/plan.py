@@ -175,7 +175,7 @@ def _regularisation(number: int, varied: bool) -> tuple[int, float, float]:
     varied: varied copies of them are encoded too
     """
     if varied and number < 10 * _MANY_SCANS:
-        return 32, 0.2, 0.05
+        return 32, 0.3, 0.05
     if number < _MANY_SCANS:
         return 16, 0.4, 0.3
     return (32, 0.2, 0.1) if number < 10 * _MANY_SCANS else (64, 0.1, 0.05)

@@ -30,7 +30,7 @@ from vqmri.stages.use import use_metrics
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.model_folder import HISTORY
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 METRICS = "metrics.json"
 _INPUTS = [name for name in MADE_BY if name != "report"]
 

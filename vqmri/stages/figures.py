@@ -129,10 +129,10 @@ def prior(opened: Opened) -> Metrics:
         "marginal_bits_per_code": found.marginal_bits_per_code,
         "prior_saving": 1 - found.bits_per_code / found.marginal_bits_per_code,
     }
-    voxels = sum(math.prod(stop - start for start, stop in r.box) for r in records)
     if all(opened.codes.num_embeddings):
-        total = sum(bits * n for bits, n in zip(found.bits, found.positions, strict=True))
-        metrics["bits_per_voxel_with_prior"] = total / voxels
+        factors = zip(found.bits, opened.codes.attributes["downsamplings"], strict=True)
+        dims = len(opened.volumes.shape) - 1  # a code stands for factor^dims voxels, in padding too
+        metrics["bits_per_voxel_with_prior"] = sum(bits / f**dims for bits, f in factors)
     if len(maps) > 1:
         names = [code_map.name for code_map in opened.codes.maps]
         metrics |= {f"prior_bits_{n}": bits for n, bits in zip(names, found.bits, strict=True)}

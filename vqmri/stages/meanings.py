@@ -19,7 +19,7 @@ _MEANINGS = {
     "label_dice": "Dice score of the labels but the background, at most 1; higher is better",
     "samples": "synthetic scans drawn",
     "unique_samples": "of which no two have the same codes",
-    "bits_per_voxel_with_prior": "what they cost by the prior's help, in the fields of view",
+    "bits_per_voxel_with_prior": "the same with the prior's help; codes of padding left out",
     "compression_of_int16": "size of the voxels as int16 over that of their codes",
     "compression_of_gzip": "the same of the gzipped voxels",
     "ms_ssim": "multi-scale structural similarity, at most 1; higher is better",
