@@ -7,17 +7,25 @@ import torch
 
 
 def choose_device() -> torch.device:
-    """The first CUDA device if there is one, else the CPU with as many threads as it has cores.
+    """The first CUDA device if there is one, else the CPU with a thread for each of its cores.
 
-    The number of threads is set here because sums depend on it in their last bits, and a thread
-    that is not the main one (a Prefect task's) would otherwise start with another number. So the
-    same bytes are promised for the same CPU with the same number of cores.
+    OMP_NUM_THREADS names another number, as it does in a Dask worker. The number is set here
+    because sums depend on it in their last bits, and a thread that is not the main one (a Prefect
+    task's) would otherwise start with another. So the same bytes are promised for the same CPU and
+    the same number of threads.
     """
     if torch.cuda.is_available():
         return torch.device("cuda")
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    torch.set_num_threads(max(len(os.sched_getaffinity(0)) // ranks, 1))
+    torch.set_num_threads(_threads())
     return torch.device("cpu")
+
+
+def _threads() -> int:
+    cores = len(os.sched_getaffinity(0))
+    if ranks := int(os.environ.get("LOCAL_WORLD_SIZE", 0)):  # torchrun sets the other one by itself
+        return max(cores // ranks, 1)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(asked), cores) if asked.isdecimal() and int(asked) else cores
 
 
 def is_leader() -> bool:
