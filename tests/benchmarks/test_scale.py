@@ -8,6 +8,7 @@ from vqmri.outputs.manifest import digest
 
 
 @pytest.mark.services
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_one_and_two_workers_give_the_same_bytes(
     finished: Layout, capsys: pytest.CaptureFixture[str]

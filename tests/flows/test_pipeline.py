@@ -76,6 +76,7 @@ def test_there_is_a_deployment_for_every_flow() -> None:
     ]
 
 
+@pytest.mark.long
 def test_ingest_on_dask_gives_the_same_bytes(checkout: Path, shell: dict[str, str]) -> None:
     (checkout / "on_dask.py").write_text(
         "from prefect_dask import DaskTaskRunner\n"

@@ -79,7 +79,13 @@ def test_two_processes_train_what_one_does(case: str, finished: Layout, tmp_path
     assert_near(together, alone)
 
 
-@pytest.mark.parametrize("options", [{"kind": "ema", "decay": 0.9}, {"kind": "codebook_loss"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "ema", "decay": 0.9},
+        pytest.param({"kind": "codebook_loss"}, marks=pytest.mark.long),
+    ],
+)
 def test_two_processes_go_on_in_parts_where_one_was_cut_off(
     options: dict[str, Any], finished: Layout, tmp_path: Path
 ) -> None:
