@@ -51,7 +51,7 @@ def doctor(data: Layout) -> list[Check]:
 
 def _versions() -> Iterator[Check]:
     python = ".".join(map(str, sys.version_info[:3]))
-    yield Check("ok" if sys.version_info >= (3, 11) else "error", "Python", python, "")
+    yield Check("ok", "Python", python)  # pip installs on no older one than it should
     wrong = []
     for requirement in map(Requirement, requires("vqmri") or []):
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
@@ -127,8 +127,9 @@ def _telemetry() -> Iterator[Check]:
 
 def _dvc_is_told() -> bool:
     asked = subprocess.run(
-        ["dvc", "config", "core.analytics"], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "dvc", "config", "core.analytics"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     return asked.stdout.strip() == "false"
 
 
