@@ -22,8 +22,10 @@ demo: $(BIN)/.installed
 serve: $(BIN)/.installed
 	python -m flows.serve
 
+# One thread a process: two processes share no core.
 test: $(BIN)/.installed
-	python -m pytest -m "not services and not long"
+	OMP_NUM_THREADS=1 python -m pytest -m "not services and not long" \
+		--numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-services: $(BIN)/.installed
 	python -m pytest -m "services and not long"

@@ -144,5 +144,5 @@ def code_lengths(symbols: Coefficients, scales: Coefficients, step: float) -> Co
     width = step / scales
     size = np.abs(symbols)
     zero = -np.log2(-np.expm1(-width / 2))
-    other = 1 + (size - 0.5) * width * np.log2(np.e) - np.log2(-np.expm1(-width))
+    other = 1 + (size - 0.5) * width / np.log(2) - np.log2(-np.expm1(-width))
     return np.where(size == 0, zero, other)
