@@ -9,6 +9,7 @@ from pathlib import Path
 import boto3  # type: ignore[import-untyped]
 import pytest
 
+from tests.documented import commands
 from tests.servers import free_port, process, wait_for
 from vqmri.layout import MADE_BY
 
@@ -71,20 +72,25 @@ def s3(tmp_path: Path, shell: dict[str, str]) -> Iterator[dict[str, str]]:
 def test_outputs_travel_by_folder_and_by_s3_and_an_experiment_is_shown(
     checkout: Path, shell: dict[str, str], s3: dict[str, str], tmp_path: Path
 ) -> None:
-    dvc(checkout, shell, "repro", "--quiet")
+    told = {" ".join(command[1:3]): command[1:] for command in commands("docs/operation.md", "DVC")}
+    assert list(told) == ["repro", "exp run", "exp show", "plots show", "remote add", "push"]
+    dvc(checkout, shell, *told["repro"])
     dvc(checkout, shell, "remote", "add", "--default", "folder", str(tmp_path / "store"))
     pulled(checkout, tmp_path / "by-folder", shell)
 
     url = s3.pop("URL")
-    dvc(checkout, shell, "remote", "add", "--force", "--default", "s3", "s3://scans/vqmri")
-    dvc(checkout, shell, "remote", "modify", "s3", "endpointurl", url)
+    dvc(checkout, shell, *(part.replace("BUCKET", "scans") for part in told["remote add"]))
+    dvc(checkout, shell, "remote", "modify", "store", "endpointurl", url)
     pulled(checkout, tmp_path / "by-s3", shell | s3)
 
     roles = ("AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL")
     shell = shell | {f"GIT_{role}": "a@b.c" for role in roles}
     for command in (["add", "."], ["commit", "--quiet", "-m", "first"]):
         subprocess.run(["git", *command], cwd=checkout, env=shell, check=True)
-    dvc(checkout, shell, "exp", "run", "--name", "hot", "-S", "sample.temperature=1.5")
-    shown = dvc(checkout, shell, "exp", "show", "--json")
+    dvc(checkout, shell, *told["exp run"])
+    shown = dvc(checkout, shell, *told["exp show"], "--json")
     assert all(text in shown for text in ('"hot"', '"temperature": 1.5', "psnr_db"))
     assert "temperature: 1.5" in (checkout / "params.yaml").read_text()
+    dvc(checkout, shell, *told["plots show"])
+    page = (checkout / "dvc_plots/index.html").read_text()
+    assert all(name in page for name in ("bits_per_code", "usage_level_0", "mse"))

@@ -1,7 +1,6 @@
 """The pipeline flow on Prefect's temporary server, beside DVC."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -74,21 +73,3 @@ def test_there_is_a_deployment_for_every_flow() -> None:
         *((name.replace("_", "-"), f"flows/{name}.py:{name}") for name in names),
         *((f"{name}-dask", f"flows/{name}.py:{name}") for name in on_dask),
     ]
-
-
-@pytest.mark.long
-def test_ingest_on_dask_gives_the_same_bytes(checkout: Path, shell: dict[str, str]) -> None:
-    (checkout / "on_dask.py").write_text(
-        "from prefect_dask import DaskTaskRunner\n"
-        "from flows.ingest import ingest\n"
-        "if __name__ == '__main__':\n"
-        "    options = {'n_workers': 2, 'threads_per_worker': 1, 'dashboard_address': None}\n"
-        "    runner = DaskTaskRunner(cluster_kwargs=options)\n"
-        "    ingest.with_options(task_runner=runner)()\n"
-    )
-    said = run(checkout, shell, "python", "on_dask.py")
-    assert "Creating a new Dask cluster" in said
-    by_dask = (checkout / "data/volumes/MANIFEST.json").read_bytes()
-    shutil.rmtree(checkout / "data/volumes")
-    run(checkout, shell, "vqmri", "ingest", "--workers", "2")
-    assert (checkout / "data/volumes/MANIFEST.json").read_bytes() == by_dask

@@ -16,10 +16,14 @@ import yaml
 from playwright.sync_api import Page, expect
 
 from tests.browser import chromium
+from tests.documented import commands
 from tests.servers import free_port, process, wait_for
+from vqmri.layout import MADE_BY
 from vqmri.stages import STAGES
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(1200)]
+PAGE = "docs/operation.md"
+RUN = ("prefect", "deployment", "run")
 
 
 def run(checkout: Path, shell: dict[str, str], *command: str) -> str:
@@ -30,18 +34,31 @@ def run(checkout: Path, shell: dict[str, str], *command: str) -> str:
     return done.stdout + done.stderr
 
 
-def deployed(checkout: Path, shell: dict[str, str], name: str, **params: Any) -> None:
+def typed(*begin: str) -> list[str]:
+    """The one command of the docs' page on Prefect that begins so."""
+    (command,) = (c for c in commands(PAGE, "Prefect") if c[: len(begin)] == list(begin))
+    return command
+
+
+def deployed(checkout: Path, shell: dict[str, str], command: list[str]) -> None:
     """`prefect deployment run`, to its end."""
-    given = [f"{key}={json.dumps(value)}" for key, value in params.items()]
-    options = [part for pair in given for part in ("--param", pair)]
-    said = run(checkout, shell, "prefect", "deployment", "run", name, *options, "--watch",
-               "--watch-interval", "2")  # fmt: skip
+    said = run(checkout, shell, *command, "--watch", "--watch-interval", "2")
     assert "Completed" in said, said
+
+
+def bytes_of(checkout: Path) -> dict[str, bytes]:
+    found = {name: (checkout / f"data/{name}/MANIFEST.json").read_bytes() for name in MADE_BY}
+    return found | {"metrics": (checkout / "data/metrics.json").read_bytes()}
 
 
 def ask(url: str, **body: Any) -> Any:
     request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def ask_for(url: str) -> Any:
+    with urlopen(url, timeout=60) as answer:
         return json.load(answer)
 
 
@@ -81,7 +98,11 @@ def test_from_served_deployments_to_a_served_champion(
     with process(checkout, shell | ports, log, "python", "-m", "flows.serve") as served:
         shell = shell | exported(served, log)
         api, mlflow = shell["PREFECT_API_URL"], shell["MLFLOW_TRACKING_URI"]
-        _pipeline(checkout, shell, api)
+        run(checkout, shell, *typed("prefect", "work-pool"))
+        run(checkout, shell, *typed("prefect", "--no-prompt", "deploy"))
+        worker = typed("prefect", "worker", "start")
+        with process(checkout, shell, tmp_path / "worker.log", *worker):  # beside serve's own
+            _pipeline(checkout, shell, api)
         _new_scans(checkout, shell, api)
         _pages(api, mlflow, tmp_path)
         assert "champion" in run(checkout, shell, "vqmri", "promote")
@@ -92,7 +113,7 @@ def test_from_served_deployments_to_a_served_champion(
 
 
 def _pipeline(checkout: Path, shell: dict[str, str], api: str) -> None:
-    deployed(checkout, shell, "pipeline/pipeline")
+    deployed(checkout, shell, typed(*RUN, "pipeline/pipeline"))
     assert json.loads((checkout / "data/metrics.json").read_text())["samples"] == 10
     assert run(checkout, shell, "dvc", "status", "--json").strip() == "{}"
     keys = {artifact["key"] for artifact in ask(f"{api}/artifacts/latest/filter", limit=100)}
@@ -100,17 +121,25 @@ def _pipeline(checkout: Path, shell: dict[str, str], api: str) -> None:
     progress = {f"{name}-progress" for name in ("encode-shard", "sample-batch", "ingest-shard")}
     assert keys >= tables | progress | {"summary", "report"}
 
-    asked = {"covariates": {"sex": "F", "age": 65}, "out": "elsewhere"}
-    deployed(checkout, shell, "sample/sample", **asked)
+    deployed(checkout, shell, typed(*RUN, "sample/sample"))
     rows = (checkout / "elsewhere/participants.tsv").read_text().splitlines()
     assert rows[0].split("\t") == ["participant_id", "sex", "age"]
-    assert {tuple(row.split("\t")[1:]) for row in rows[1:]} == {("F", "65")}
+    assert [tuple(row.split("\t")[1:]) for row in rows[1:]] == [("F", "65")] * 8
+
+    by_deployment = bytes_of(checkout)
+    run(checkout, shell, "dvc", "repro", "--force", "--quiet")
+    assert bytes_of(checkout) == by_deployment
+
+    form = ask_for(f"{api}/deployments/name/sample/sample")["parameter_openapi_schema"]
+    fields = form["definitions"]["Sample"]["properties"]
+    assert fields["count"]["type"] == "integer"
+    assert all(field["description"] for field in fields.values())
 
 
 def _new_scans(checkout: Path, shell: dict[str, str], api: str) -> None:
     """What `watch` sees starts the pipeline, which finds nothing that it must do."""
     assert len(runs_of_pipeline(api)) == 1
-    deployed(checkout, shell, "watch/watch")
+    deployed(checkout, shell, [*RUN, "watch/watch"])
     for _ in range(120):
         started = runs_of_pipeline(api)
         if len(started) == 2 and started[1]["state_type"] == "COMPLETED":
@@ -122,8 +151,8 @@ def _new_scans(checkout: Path, shell: dict[str, str], api: str) -> None:
 
 def _pages(api: str, mlflow: str, tmp_path: Path) -> None:
     (summary,) = ask(f"{api}/artifacts/latest/filter", artifacts={"key": {"any_": ["summary"]}})
-    with urlopen(f"{mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=vqmri") as got:
-        number = json.load(got)["experiment"]["experiment_id"]
+    by_name = f"{mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=vqmri"
+    number = ask_for(by_name)["experiment"]["experiment_id"]
     tracked = ask(f"{mlflow}/api/2.0/mlflow/runs/search", experiment_ids=[number])["runs"]
     of_evaluate = next(r["info"]["run_id"] for r in tracked if r["info"]["run_name"] == "evaluate")
     pages = api.removesuffix("/api")
@@ -140,20 +169,18 @@ def _pages(api: str, mlflow: str, tmp_path: Path) -> None:
 
 def _champion(checkout: Path, shell: dict[str, str], tmp_path: Path) -> None:
     """Drawn by flow, by command and over HTTP it is the same scan."""
-    champion = "models:/vqmri-generator@champion"
-    settings = {"count": 2, "seed": 0, "temperature": 1.0}
-    by_flow, by_command = tmp_path / "by-flow", tmp_path / "by-command"
-    deployed(
-        checkout, shell, "generate/generate", model=champion, settings=settings, out=str(by_flow)
-    )
-    run(tmp_path, shell, "vqmri", "generate", "--model", champion, "--count", "2", "--out",
-        str(by_command))  # fmt: skip
-    assert (by_flow / "MANIFEST.json").read_bytes() == (by_command / "MANIFEST.json").read_bytes()
+    deployed(checkout, shell, typed(*RUN, "generate/generate"))
+    (generate,) = (c for c in commands(PAGE, "In operation") if c[:2] == ["vqmri", "generate"])
+    by_command = tmp_path / "DIR"
+    run(tmp_path, shell, *generate)
+    assert (checkout / "scans/MANIFEST.json").read_bytes() == (
+        by_command / "MANIFEST.json"
+    ).read_bytes()
 
-    port, log = free_port(), tmp_path / "model.log"
-    serve = ("mlflow", "models", "serve", "--model-uri", champion, "--env-manager", "local",
-             "--host", "127.0.0.1", "--port", str(port))  # fmt: skip
-    with process(tmp_path, shell, log, *serve) as server:
+    log = tmp_path / "model.log"
+    (serve,) = commands(PAGE, "MLflow")
+    port = str(free_port())
+    with process(tmp_path, shell, log, *serve[:-1], port) as server:
         wait_for(f"http://127.0.0.1:{port}/health", server, log)
         table = {"columns": ["seed", "number"], "data": [[0, 1]]}
         (scan,) = ask(f"http://127.0.0.1:{port}/invocations", dataframe_split=table)["predictions"]

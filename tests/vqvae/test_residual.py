@@ -25,7 +25,7 @@ def test_drawn_noise_has_the_size_and_the_spectrum_of_what_was_left_out(
     means = smooth(24, shape)
     sizes = np.where(means > 0.5, 0.06, 0.02)
     volumes = np.stack([m + s * coloured(shape, random) for m, s in zip(means, sizes, strict=True)])
-    residual = Residual.fit(volumes.astype(np.float32), means)
+    residual = Residual.fit(lambda: zip(volumes.astype(np.float32), means, strict=True))
     drawn = np.stack([residual.draw(m, np.random.default_rng(i)) for i, m in enumerate(means)])
     for inside in (means < 0.45, means > 0.55):  # away from the edge of the table's bins
         real, made = (volumes - means)[inside].std(), (drawn - means)[inside].std()
@@ -44,7 +44,7 @@ def test_drawn_noise_has_the_size_and_the_spectrum_of_what_was_left_out(
 
 def test_nothing_left_out_is_no_noise() -> None:
     means = smooth(3, (16, 16))
-    residual = Residual.fit(means, means)
+    residual = Residual.fit(lambda: zip(means, means, strict=True))
     assert np.allclose(residual.draw(means[0], np.random.default_rng(0)), means[0])
 
 
@@ -52,7 +52,7 @@ def test_a_sample_depends_on_seed_and_number_alone_and_labels_stay() -> None:
     means = smooth(6, (12, 12, 12))
     random = np.random.default_rng(0)
     volumes = np.clip(means + 0.05 * random.standard_normal(means.shape), 0, 1).astype(np.float32)
-    about = fit_residuals(volumes[:, None], means[:, None])
+    about = fit_residuals(lambda: zip(volumes[:, None], means[:, None], strict=True), 1)
     volume = np.stack([means[0], (means[0] > 0.5).astype(np.float32)])
     one, same = (add_residuals(volume, about, seed=3, number=5) for _ in range(2))
     assert (one == same).all()

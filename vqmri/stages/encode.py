@@ -1,6 +1,6 @@
 """volumes + vqvae → codes: encode the whole data set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def encode(
         writer.create(count, code_maps(model.map_names, grids, model.num_embeddings), size)
         shards = _shards(params, count, {"volumes": volumes, "vqvae": vqvae}, work)
         items = sum(tqdm(each(encode_shard, shards), "encode", len(shards), unit="shard"))
-        residuals = _residuals(store, model)
+        residuals = _residuals(store, work.state)
         writer.finish(
             {
                 "downsamplings": list(model.downsamplings),
@@ -131,25 +131,34 @@ def encode_shard(shard: Shard) -> int:
         volumes = torch.from_numpy(_read(store, shard))
         with torch.inference_mode():
             codes = model.encode(volumes.to(device))
+            for row in set(_fitted(store)) & set(range(shard.start, shard.stop)):
+                own = [c[row - shard.start : row - shard.start + 1] for c in codes]
+                volume = model.to_volumes(model.decode(own))[0]
+                np.save(_rebuilt(Path(shard.state), row), volume.cpu().numpy())
         CodeWriter(Path(shard.out)).write_shard(shard.start, [c.cpu().numpy() for c in codes])
         replace_file(marker, b"")
     return shard.stop - shard.start
 
 
-@torch.inference_mode()
-def _residuals(store: VolumeStore, model: VQVAE) -> list[dict[str, Any]]:
+def _fitted(store: VolumeStore) -> list[int]:
+    """Rows of the training volumes whose residuals are looked at."""
+    train = [row for row, record in enumerate(store.records) if record.split == TRAIN]
+    return [train[i] for i in np.linspace(0, len(train) - 1, min(len(train), _FITTED), dtype=int)]
+
+
+def _rebuilt(state: Path, row: int) -> Path:
+    return state / f"rebuilt-{row:07d}.npy"
+
+
+def _residuals(store: VolumeStore, state: Path) -> list[dict[str, Any]]:
     """What the codes of training volumes leave out, as noise that samples can be given."""
-    train = store.of_split(TRAIN)
-    chosen = [train[i] for i in np.linspace(0, len(train) - 1, min(len(train), _FITTED), dtype=int)]
     grey = store.shape[0] - (store.num_classes > 0)
-    device = choose_device()
-    model = model.to(device)
-    volumes = store.read(chosen)
-    rebuilt = np.empty_like(volumes)
-    for index, volume in enumerate(volumes):
-        codes = model.encode(torch.from_numpy(volume[None]).to(device))
-        rebuilt[index] = model.to_volumes(model.decode(codes)).cpu().numpy()[0]
-    return fit_residuals(volumes[:, :grey], rebuilt[:, :grey])
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for row in _fitted(store):
+            yield store.read([store.records[row]])[0], np.load(_rebuilt(state, row))
+
+    return fit_residuals(pairs, grey)
 
 
 def _read(store: VolumeStore, shard: Shard) -> np.ndarray:

@@ -6,7 +6,7 @@ own r. Here r is σ(x̂) · u: σ depends on the intensity and the slope of x̂ 
 stationary Gaussian noise with the spectrum that r / σ has on training volumes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 Image = Float[np.ndarray, "*space"]
-Images = Float[np.ndarray, "item *space"]
+Pairs = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
 INTENSITIES = np.linspace(0, 1, 17)[1:-1]
 """Edges between the bins of x̂."""
@@ -39,22 +39,25 @@ class Residual:
     power: list[float]
 
     @classmethod
-    def fit(cls, volumes: Images, reconstructions: Images) -> "Residual":
-        """From training volumes and what their codes are decoded to, intensities in [0, 1]."""
+    def fit(cls, pairs: Pairs) -> "Residual":
+        """From training volumes and what their codes are decoded to, intensities in [0, 1].
+
+        pairs: called twice, so that no more than one volume need be in memory
+        """
         shape = (len(INTENSITIES) + 1, len(SLOPES) + 1)
         counts, squares = np.zeros(shape).ravel(), np.zeros(shape).ravel()
-        bins = [_bins(image) for image in reconstructions]
-        for volume, image, where in zip(volumes, reconstructions, bins, strict=True):
-            error = np.square(volume - image, dtype=np.float64)
-            counts += np.bincount(where.ravel(), minlength=counts.size)
-            squares += np.bincount(where.ravel(), error.ravel(), counts.size)
+        for volume, image in pairs():
+            where, error = _bins(image).ravel(), np.square(volume - image, dtype=np.float64)
+            counts += np.bincount(where, minlength=counts.size)
+            squares += np.bincount(where, error.ravel(), counts.size)
         overall = squares.sum() / max(counts.sum(), 1) or _NOTHING
         deviations = np.sqrt((squares + _FEW * overall) / (counts + _FEW))
-        ring = _rings(volumes.shape[1:])
-        power, waves = np.zeros(_RINGS), np.bincount(ring.ravel(), minlength=_RINGS)
-        for volume, image, where in zip(volumes, reconstructions, bins, strict=True):
-            spectrum = np.square(np.abs(np.fft.fftn((volume - image) / deviations[where])))
-            power += np.bincount(ring.ravel(), spectrum.ravel(), _RINGS)
+        power, waves = np.zeros(_RINGS), np.zeros(_RINGS)
+        for volume, image in pairs():
+            ring = _rings(volume.shape).ravel()
+            spectrum = np.square(np.abs(np.fft.fftn((volume - image) / deviations[_bins(image)])))
+            power += np.bincount(ring, spectrum.ravel(), _RINGS)
+            waves += np.bincount(ring, minlength=_RINGS)
         mean = power.sum() / waves.sum() or 1.0
         power = np.divide(power, waves * mean, out=np.zeros(_RINGS), where=waves > 0)
         return cls(deviations.reshape(shape).tolist(), power.tolist())
@@ -68,15 +71,16 @@ class Residual:
         return np.clip(image + deviation * noise, 0, 1).astype(image.dtype)
 
 
-def fit_residuals(
-    volumes: Float[np.ndarray, "item channel *space"],
-    reconstructions: Float[np.ndarray, "item channel *space"],
-) -> list[dict[str, Any]]:
-    """One for each grey channel, as plain JSON. Label maps are no grey channels: leave them out."""
-    return [
-        asdict(Residual.fit(volumes[:, channel], reconstructions[:, channel]))
-        for channel in range(volumes.shape[1])
-    ]
+def fit_residuals(pairs: Pairs, channels: int) -> list[dict[str, Any]]:
+    """One for each of the first `channels`, as plain JSON. Label maps are no grey channels.
+
+    pairs: volume and reconstruction, (channel, *space); called twice for every channel
+    """
+
+    def of(channel: int) -> Pairs:
+        return lambda: ((volume[channel], image[channel]) for volume, image in pairs())
+
+    return [asdict(Residual.fit(of(channel))) for channel in range(channels)]
 
 
 def add_residuals(
