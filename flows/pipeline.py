@@ -5,6 +5,7 @@ After it `dvc repro` has nothing to do, and after `dvc repro` it has nothing to 
 """
 
 import logging
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +21,7 @@ from flows.study import study
 from flows.train_prior import train_prior
 from flows.train_vqvae import train_vqvae
 from flows.use import use
-from vqmri.errors import STORAGE, VqmriError
+from vqmri.errors import INTERRUPTED, STORAGE, VqmriError
 from vqmri.layout import Layout
 from vqmri.stages.report import REPORT
 from vqmri.tracking.mlflow import tracked
@@ -48,11 +49,15 @@ def pipeline() -> dict[str, str]:
 
 def main() -> None:
     """Run the pipeline and say where its results lie."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: KeyboardInterrupt
     try:
         pipeline()
     except VqmriError as error:
         print(f"vqmri: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("vqmri: interrupted. The same command goes on from here.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except OSError as error:
         print(f"vqmri: {error}. Nothing that was published is lost.", file=sys.stderr)
         sys.exit(STORAGE)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ def main() -> None:
     reads params.yaml in the current folder and publishes below data/. `dvc repro` runs what must
     run.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: KeyboardInterrupt
     if click.get_current_context().invoked_subcommand != "doctor":  # it looks at what is set
         os.environ.setdefault("DO_NOT_TRACK", "true")
 

@@ -78,7 +78,7 @@ def run(
 
 
 @pytest.fixture(autouse=True)
-def _checkpoint_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def _checkpoint_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 
 
@@ -132,7 +132,7 @@ def test_nan_stops_at_once_names_the_subjects_and_keeps_the_checkpoint(tmp_path:
     with pytest.raises(DivergedError, match=r"step 7, in a batch of subjects \['s7'\]"):
         run(tmp_path, nan_at=7)
     assert [path.name[:13] for path in sorted(tmp_path.iterdir())] == [
-        "step-00000003", "step-00000006",
+        "step-00000006", "step-00000007",
     ]  # fmt: skip
 
 

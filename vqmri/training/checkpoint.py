@@ -17,18 +17,24 @@ KEPT = 2
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimiser: optim.Optimizer, history: list[Any]
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimiser: optim.Optimizer,
+    history: list[Any],
+    sums: Mapping[str, float],
 ) -> None:
     """Write `step-NNNNNNNN-SHA256.safetensors` whole or not at all; the newest two are kept.
 
-    Holds weights, buffers, the optimiser's state and the history. Random states are not needed:
-    every step seeds itself from (seed, step).
+    Holds weights, buffers, the optimiser's state, the history of whole epochs and the sums of the
+    one that has begun. Random states are not needed: every step seeds itself from (seed, step).
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    data = save(tensors, {"step": str(step), "history": json.dumps(history)})
+    about = {"step": str(step), "history": json.dumps(history), "sums": json.dumps(sums)}
+    data = save(tensors, about)
     replace_file(folder / f"step-{step:08d}-{hashlib.sha256(data).hexdigest()}.safetensors", data)
     for damaged in (path for path in _newest_first(folder) if _step(path) > step):
         damaged.unlink()  # or it would have been gone on from
@@ -41,10 +47,10 @@ def load_checkpoint(
     model: nn.Module,
     optimiser: optim.Optimizer,
     agree: Callable[[str | None], str | None] = lambda name: name,
-) -> tuple[int, list[Any]]:
-    """Restore the newest checkpoint whose bytes are right; returns its step and its history.
+) -> tuple[int, list[Any], dict[str, float]]:
+    """Restore the newest checkpoint whose bytes are right; returns its step, history and sums.
 
-    Without one: (0, []), and nothing is changed.
+    Without one: (0, [], {}), and nothing is changed.
 
     agree: what this process has found to what all that train together take, the first one's.
         IntegrityError when this process does not have that
@@ -52,7 +58,7 @@ def load_checkpoint(
     found = [path.name for path in _newest_first(folder) if _is_right(path)]
     name = agree(found[0] if found else None)
     if name is None:
-        return 0, []
+        return 0, [], {}
     if name not in found:
         raise IntegrityError(
             f"{folder / name} is damaged or not there, but another process trains on from it. All "
@@ -73,7 +79,9 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"), reverse=True)
 
 
-def _restore(path: Path, model: nn.Module, optimiser: optim.Optimizer) -> tuple[int, list[Any]]:
+def _restore(
+    path: Path, model: nn.Module, optimiser: optim.Optimizer
+) -> tuple[int, list[Any], dict[str, float]]:
     with safe_open(path, framework="pt") as file:
         about: Mapping[str, str] = file.metadata()
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -87,4 +95,4 @@ def _restore(path: Path, model: nn.Module, optimiser: optim.Optimizer) -> tuple[
             _, index, key = name.split(".")
             state["state"].setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict(state)
-    return int(about["step"]), json.loads(about["history"])
+    return int(about["step"]), json.loads(about["history"]), json.loads(about["sums"])

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn, optim
 from tqdm import tqdm
 
-from vqmri.errors import DivergedError
+from vqmri.errors import DivergedError, InterruptedRunError
 from vqmri.protocols import Metrics, Tracker
 from vqmri.quantizers import one_update
 from vqmri.training.average import averaged
@@ -20,6 +20,7 @@ from vqmri.training.batches import ahead, step_seed
 from vqmri.training.checkpoint import load_checkpoint, save_checkpoint
 from vqmri.training.memory import explained
 from vqmri.training.ranks import own_slots
+from vqmri.training.stop import held_back
 
 Row = dict[str, float]
 """One line of the history: step, mean of each term over the epoch, and whatever the epoch says."""
@@ -80,10 +81,11 @@ def fit(
 ) -> list[Row]:
     """Train `task.model` in place, going on from the newest checkpoint; returns the history.
 
-    Checkpoints are written between epochs, when nothing is half counted, so a resumed run is on
-    the CPU the same run to the last bit. With several processes each computes its share of every
-    batch, and all end with equal weights. DivergedError when the loss or its gradient is not
-    finite, OutOfMemoryError when the device's memory does not do.
+    A checkpoint holds what an epoch that has begun has counted so far, so a resumed run is on the
+    CPU the same run to the last bit. SIGTERM and Ctrl-C wait until one is written. With several
+    processes each computes its share of every batch, and all end with equal weights. DivergedError
+    when the loss or its gradient is not finite, OutOfMemoryError when the device's memory does not
+    do, InterruptedRunError when it was stopped and the signal did not end the process.
     """
     slots = own_slots(fabric, plan.batch_size, plan.micro_batch)
     with explained(task.name, fabric.device, plan.batch_size, at_a_time=len(slots[0])):
@@ -114,39 +116,53 @@ class _Run:
     def go(self, checkpoints: Path, tracker: Tracker) -> list[Row]:
         plan, leads = self.plan, self.fabric.is_global_zero
         self.fabric.barrier()  # the leader has made the folder
-        done, history = load_checkpoint(
+        done, history, sums = load_checkpoint(
             checkpoints, self.kept, self.optimiser, agree=self.fabric.broadcast
         )
         saved_at = time.monotonic()
         steps = range(done, plan.steps)
         parts = ahead(self.task.inputs, [(step, slots) for step in steps for slots in self.slots])
-        with _progress(self.task.name, done, plan.steps, silent=not leads) as bar:
+        self.task.model.train()
+        with (
+            held_back() as stop_is_asked,
+            _progress(self.task.name, done, plan.steps, silent=not leads) as bar,
+        ):
             while done < plan.steps:
-                end = min(done + plan.steps_per_epoch, plan.steps)
-                means = self._epoch(range(done, end), parts, bar)
-                done = end
-                row = {"step": float(done), "learning_rate": plan.rate(done - 1), **means}
-                row |= self.task.epoch(done, self.published)
-                history.append(row)
-                tracker.metrics({key: row[key] for key in row if key != "step"}, step=done)
-                bar.set_postfix({key: f"{row[key]:.4g}" for key in list(row)[2:5]})
-                due = time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
-                if leads and (done == plan.steps or due):
-                    save_checkpoint(checkpoints, done, self.kept, self.optimiser, history)
+                for key, value in self._step(done, parts).items():
+                    sums[key] = sums.get(key, 0.0) + value
+                done += 1
+                bar.update()
+                if done % plan.steps_per_epoch == 0 or done == plan.steps:
+                    history.append(self._row(done, sums, tracker))
+                    sums = {}
+                    bar.set_postfix({k: f"{v:.4g}" for k, v in list(history[-1].items())[2:5]})
+                    self.task.model.train()
+                stop = self._on_any(stop_is_asked())
+                due = self._on_any(time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS)
+                if stop or due or done == plan.steps:
+                    sums = {key: self._mean(value) for key, value in sums.items()}
+                    if leads:
+                        save_checkpoint(checkpoints, done, self.kept, self.optimiser, history, sums)
                     saved_at = time.monotonic()
+                if stop:
+                    break
+        if done < plan.steps:
+            raise InterruptedRunError(
+                f"{self.task.name}: stopped after step {done} of {plan.steps}, with a checkpoint. "
+                "The same command goes on from there."
+            )
         if self.published is not self.task.model:
             self.task.model.load_state_dict(self.published.state_dict())
         return history
 
-    def _epoch(self, steps: range, parts: Iterator[Sequence[Tensor]], bar: "tqdm[Any]") -> Row:
-        """Train over some steps; the mean of each term, over all processes."""
-        self.task.model.train()
-        sums: Row = {}
-        for step in steps:
-            for key, value in self._step(step, parts).items():
-                sums[key] = sums.get(key, 0.0) + value
-            bar.update()
-        return {key: self._mean(value / len(steps)) for key, value in sums.items()}
+    def _row(self, done: int, sums: Row, tracker: Tracker) -> Row:
+        """What is kept of an epoch that ends after so many steps; means are over all processes."""
+        length = (done - 1) % self.plan.steps_per_epoch + 1
+        row = {"step": float(done), "learning_rate": self.plan.rate(done - 1)}
+        row |= {key: self._mean(value / length) for key, value in sums.items()}
+        row |= self.task.epoch(done, self.published)
+        tracker.metrics({key: row[key] for key in row if key != "step"}, step=done)
+        return row
 
     def _step(self, step: int, parts: Iterator[Sequence[Tensor]]) -> Row:
         """One step of the optimiser; the mean of each term over this process's share."""
@@ -185,6 +201,10 @@ class _Run:
             f"{self.task.subjects(step)}. The last good checkpoint is kept. Lower the learning "
             "rate in params.yaml: the training then begins anew."
         )
+
+    def _on_any(self, told: bool) -> bool:
+        """Whether it is so on any of the processes, which then do the same at the same step."""
+        return self._mean(float(told)) > 0
 
     def _mean(self, value: float) -> float:
         """Over all processes."""
