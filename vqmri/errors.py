@@ -31,6 +31,12 @@ class InterruptedRunError(VqmriError):
     exit_code = 4
 
 
+class StorageError(VqmriError):
+    """The disk has no room for what would be written; nothing was begun."""
+
+    exit_code = 5
+
+
 class LockedError(VqmriError):
     """Another process is writing the same output."""
 

@@ -18,6 +18,8 @@ MADE_BY = {
 }
 """Which stage makes which folder."""
 
+OUTPUT_OF = {stage: output for output, stage in MADE_BY.items()}
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -4,7 +4,6 @@ The children are forked from a server that has imported everything, so that what
 stage and not the start of Python.
 """
 
-import json
 import multiprocessing
 import os
 import random
@@ -13,6 +12,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,7 +21,7 @@ import pytest
 
 from tests.conftest import tiny_values
 from vqmri.layout import MADE_BY, Layout
-from vqmri.outputs import verify
+from vqmri.outputs import Manifest, verify
 from vqmri.params import Params
 from vqmri.stages import STAGES
 
@@ -63,8 +63,8 @@ def digest(data: Layout, stage: str) -> bytes:
 
 def outdate(data: Layout, stage: str) -> None:
     """Let a published output be that of other params, so that the stage has something to do."""
-    path = data.output(OUTPUT_OF[stage]) / "MANIFEST.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "0" * 64}))
+    folder = data.output(OUTPUT_OF[stage])
+    replace(Manifest.read(folder), fingerprint="0" * 64).write(folder)
 
 
 def kill_and_resume(stage: str, finished: Layout, folder: Path, share: float, old: bool) -> bool:

@@ -18,7 +18,7 @@ MODEL = "models:/vqmri-generator@champion"
 DRAW = f"""
 import sys
 from importlib.util import find_spec
-assert not any(find_spec(name) for name in ("vqmri", "prefect", "dvc", "monai", "zarr"))
+assert not any(find_spec(name) for name in ("vqmri", "prefect", "dvc", "monai", "nibabel"))
 import mlflow, numpy as np, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1])
 generator = mlflow.pyfunc.load_model("{MODEL}")

@@ -8,12 +8,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import grimp
 import mlflow
 import pytest
 
 from tests.servers import free_port, process, wait_for
 from vqmri.layout import Layout
-from vqmri.tracking.mlflow import _flat, tracked
+from vqmri.tracking.mlflow import _NEEDED, _flat, tracked
 from vqmri.tracking.tracker import NullTracker
 
 LOAD = """
@@ -199,6 +200,15 @@ def test_an_error_of_the_stage_is_not_taken_for_the_servers(
 ) -> None:
     with pytest.raises(OSError, match="disk"), tracked("encode", tmp_path):
         raise OSError("disk full")
+
+
+def test_a_registered_model_asks_for_all_that_its_code_imports() -> None:
+    graph = grimp.build_graph("vqmri", include_external_packages=True)
+    top = "vqmri.training.generator"
+    closure = graph.find_upstream_modules(top)
+    foreign = {m for m in closure if not m.startswith("vqmri")} - sys.stdlib_module_names
+    assert "torch" in foreign
+    assert foreign <= set(_NEEDED)
 
 
 def test_nested_values_become_dotted_names() -> None:

@@ -23,8 +23,9 @@ def hold(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
+            holder = file.read().strip() or "another process"
             raise LockedError(
-                f"{path.stem} is being written by {file.read().strip() or 'another process'}. "
+                f"{path.name.split('.')[0]} is being written by {holder}. "
                 "Wait until it ends, or end it, then run this command again."
             ) from None
         file.truncate(0)

@@ -12,7 +12,7 @@ from typing import Any
 from vqmri.errors import InputError, IntegrityError
 
 MANIFEST = "MANIFEST.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _PACKAGES = ("monai", "nibabel", "numpy", "torch", "vqmri", "zarr")
 
 
@@ -77,13 +77,31 @@ class Manifest:
         if not path.is_file():
             raise InputError(f"{folder} is no published output: it has no {MANIFEST}.")
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text)
+            if content["format_version"] != FORMAT_VERSION:
+                raise IntegrityError(
+                    f"{path} has format version {content['format_version']}, this code reads "
+                    f"{FORMAT_VERSION}. Make this output again."
+                )
+            del content["checksum"]
+            manifest = cls(**content)
+        except (ValueError, TypeError, KeyError) as error:
             raise IntegrityError(f"{path} is damaged ({error}). Make this output again.") from None
+        if text != manifest._text():
+            raise IntegrityError(
+                f"{path} is damaged (its text and its checksum differ). Make this output again."
+            )
+        return manifest
 
     def write(self, folder: Path) -> None:
-        text = json.dumps(asdict(self), indent=1, sort_keys=True)
-        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        (folder / MANIFEST).write_text(self._text(), encoding="utf-8")
+
+    def _text(self) -> str:
+        """What stands in the file: all fields, and the sha256 of their JSON."""
+        content = asdict(self)
+        checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return json.dumps(content | {"checksum": checksum}, indent=1, sort_keys=True) + "\n"
 
     def check(self, folder: Path, names: Iterable[str]) -> None:
         """IntegrityError unless each named item is there with the bytes that were published."""

@@ -10,10 +10,10 @@ import torch
 from tqdm import tqdm
 
 from vqmri.build.encode import Variation, variation_arguments, variations
-from vqmri.codes import CodeWriter, code_maps
+from vqmri.codes import CodeMap, CodeWriter, code_maps
 from vqmri.errors import IntegrityError
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, Work, publishing, replace_file
+from vqmri.outputs import Identity, Work, need_space, publishing, replace_file
 from vqmri.outputs.manifest import digest
 from vqmri.params import Encode, Params
 from vqmri.protocols import Map, Metrics, Tracker
@@ -75,8 +75,10 @@ def encode(
         varied = variations(params.encode.variations, store.records)
         count = len(store.records) + len(varied)
         grids = [[n // factor for n in store.shape[1:]] for factor in model.downsamplings]
+        maps = code_maps(model.map_names, grids, model.num_embeddings)
+        need_space(work, _least(count, maps, store))
         writer = CodeWriter(work.out)
-        writer.create(count, code_maps(model.map_names, grids, model.num_embeddings), size)
+        writer.create(count, maps, size)
         shards = _shards(params, count, {"volumes": volumes, "vqvae": vqvae}, work)
         items = sum(tqdm(each(encode_shard, shards), "encode", len(shards), unit="shard"))
         residuals = _residuals(store, work.state)
@@ -138,6 +140,12 @@ def encode_shard(shard: Shard) -> int:
         CodeWriter(Path(shard.out)).write_shard(shard.start, [c.cpu().numpy() for c in codes])
         replace_file(marker, b"")
     return shard.stop - shard.start
+
+
+def _least(count: int, maps: Sequence[CodeMap], store: VolumeStore) -> int:
+    """Bytes: codes that compress by half, and the volumes that are kept until the noise is fit."""
+    codes = sum(int(np.prod(one.grid)) * one.dtype.itemsize for one in maps)
+    return count * codes // 2 + len(_fitted(store)) * int(np.prod(store.shape)) * 4
 
 
 def _fitted(store: VolumeStore) -> list[int]:

@@ -83,7 +83,10 @@ def _check(folder: Path, inputs: Mapping[str, str], stage: str) -> None:
     manifest.check(folder, list(manifest.items))
     for name, found in manifest.provenance["inputs"].items():
         if found != inputs[name]:
-            raise IntegrityError(f"{folder} was made of other {name}. Run `vqmri {stage}`.")
+            raise IntegrityError(
+                f"{folder} was made of other {name} ({found[:16]}) than those that are there now "
+                f"({inputs[name][:16]}). Run `vqmri {stage}`."
+            )
 
 
 @dataclass(frozen=True)

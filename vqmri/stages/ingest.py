@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 from collections import Counter
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from vqmri.build.ingest import channels, decides, find, inputs, named, recorded, resolved
 from vqmri.errors import InputError
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, Work, is_current, publishing, replace_file
+from vqmri.outputs import Identity, Work, is_current, need_space, publishing, replace_file
 from vqmri.outputs.digests import FileDigests
 from vqmri.params import Ingest, Params
 from vqmri.protocols import Map, Metrics, Tracker
@@ -34,6 +35,7 @@ METRICS = "metrics.json"
 _SHOWN = 10  # reasons in an error message
 _WORTH_PROCESSES = 2**28  # voxels; to start processes takes as long as to make so many
 _MOST_PROCESSES = 8  # each may need a gigabyte
+_COMPRESSED_AT_MOST = 8  # times; brains without skull come to 5
 
 
 def ingest(
@@ -67,6 +69,7 @@ def ingest(
         return metrics
     with publishing(folder, data.work, identity) as work:
         shards = _shards(params, settings, data, work, candidates, raw, deciding)
+        need_space(work, _voxels(shards) * 4 // _COMPRESSED_AT_MOST)
         each = each or _on_this_machine(shards)
         outcomes = [
             outcome
@@ -146,12 +149,14 @@ def _shards(
 
 def _on_this_machine(shards: Sequence[Shard]) -> Map:
     """Processes, where there is enough to do."""
-    new = sum(len(set(shard.keys) - set(shard.known)) for shard in shards)
-    voxels = new
-    for size in shards[0].volume:
-        voxels *= size
     number = min(len(os.sched_getaffinity(0)), len(shards), _MOST_PROCESSES)
-    return processes(number) if number > 1 and voxels >= _WORTH_PROCESSES else map
+    return processes(number) if number > 1 and _voxels(shards) >= _WORTH_PROCESSES else map
+
+
+def _voxels(shards: Sequence[Shard]) -> int:
+    """Of all volumes that are not there yet."""
+    new = sum(len(set(shard.keys) - set(shard.known)) for shard in shards)
+    return new * math.prod(shards[0].volume)
 
 
 def _metrics(

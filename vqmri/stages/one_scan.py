@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vqmri.build.ingest import normaliser, preparer
-from vqmri.errors import InputError, IntegrityError, ParamsError
+from vqmri.errors import InputError, ParamsError
 from vqmri.layout import Layout
 from vqmri.outputs import Manifest
 from vqmri.outputs.manifest import digest
@@ -17,6 +17,7 @@ from vqmri.params import Ingest
 from vqmri.scans import nifti
 from vqmri.scans.check import REFUSALS, Refused
 from vqmri.scans.volume import Normalised, Steps, Volume
+from vqmri.stages.kinship import check_kinship
 
 SUFFIX = ".nii.gz"
 _DECIDES_VOLUMES = (
@@ -103,11 +104,8 @@ def check_project(settings: Ingest, data: Layout, about: Mapping[str, Any]) -> N
             f"channels ({names}); this takes single-channel grey scans only."
         )
     volumes = data.need("volumes")
-    if about["volumes"] != digest(volumes):
-        raise IntegrityError(
-            f"{data.output('vqvae')} was trained on other volumes than those in {volumes}. "
-            "Run `dvc repro`."
-        )
+    folders = {"vqvae": data.output("vqvae"), "volumes": volumes}
+    check_kinship(folders, [("vqvae", "volumes", about["volumes"], digest(volumes))])
     made = Manifest.read(volumes).provenance["params"]["ingest"]
     now = settings.model_dump(mode="json")
     for name in _DECIDES_VOLUMES:

@@ -88,8 +88,9 @@ def _models(data: Layout) -> dict[str, dict[str, Path]]:
         about[name] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["about"]
     if about["prior"]["vqvae_weights"] != about["vqvae"]["weights"]:
         raise IntegrityError(
-            f"{folders['prior']} was trained on codes of another VQ-VAE than {folders['vqvae']}. "
-            "Train the prior again with `vqmri train_prior`."
+            f"{folders['prior']} was trained on codes of another VQ-VAE "
+            f"({about['prior']['vqvae_weights'][:16]}) than {folders['vqvae']} "
+            f"({about['vqvae']['weights'][:16]}). Train the prior again with `vqmri train_prior`."
         )
     return {VQVAE: {"vqvae": folders["vqvae"]}, GENERATOR: folders}
 
@@ -101,9 +102,10 @@ def _reported(data: Layout) -> tuple[dict[str, float], str]:
     manifest.check(folder, [_METRICS])
     inputs: Mapping[str, str] = manifest.provenance["inputs"]
     for name in ("vqvae", "prior"):
-        if inputs[name] != digest(data.need(name)):
+        if inputs[name] != (now := digest(data.need(name))):
             raise IntegrityError(
-                f"{folder} is of another model than {data.output(name)}. Run `vqmri evaluate`."
+                f"{folder} is of another model ({inputs[name][:16]}) than {data.output(name)} "
+                f"({now[:16]}). Run `vqmri evaluate`."
             )
     metrics: dict[str, float] = json.loads((folder / _METRICS).read_text(encoding="utf-8"))
     return metrics, inputs["volumes"]

@@ -1,14 +1,16 @@
 """Run one stage of a project by its name, with params.yaml and MLflow: what every door does."""
 
+import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from vqmri.errors import ParamsError
-from vqmri.layout import Layout
+from vqmri.layout import OUTPUT_OF, Layout
+from vqmri.outputs import hold
 from vqmri.params import PARAMS, Params
 from vqmri.protocols import Map, Metrics
 from vqmri.stages import STAGES
@@ -35,6 +37,22 @@ def run(
             "or name another folder with `--out`."
         )
     params = Params.load(root / PARAMS, {name: dict(changes or {})})
+    with _alone(name, root) if out is None else nullcontext():
+        return _run(name, root, params, each, out)
+
+
+def _alone(name: str, root: Path) -> AbstractContextManager[None]:
+    """Held from before the heavy imports on, so that a second one is told in no time.
+
+    `publishing` holds the output itself, whoever calls the stage. Of the processes that train
+    together the first holds it for all.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return nullcontext()
+    return hold(Layout(root).work / f"{OUTPUT_OF[name]}.run.lock")
+
+
+def _run(name: str, root: Path, params: Params, each: Map | None, out: Path | None) -> Metrics:
     module, function = STAGES[name].split(":")
     stage = getattr(import_module(module), function)
     if out is not None:

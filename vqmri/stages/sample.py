@@ -17,7 +17,7 @@ from vqmri.build.sample import choice
 from vqmri.codes import CodeWriter, code_maps
 from vqmri.errors import ParamsError
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, Manifest, publishing, replace_file
+from vqmri.outputs import Identity, Manifest, need_space, publishing, replace_file
 from vqmri.outputs.manifest import MANIFEST, digest
 from vqmri.params import Params, Sample
 from vqmri.prior.covariates import encode
@@ -27,6 +27,7 @@ from vqmri.scans.volume import Channel
 from vqmri.training.generator import Generator
 
 FORMAT_VERSION = 4
+_COMPRESSED_AT_MOST = 8  # times; brains without skull and noise come near it
 IMAGES, TABLE = "images.idx.gz", "samples.tsv"
 
 
@@ -76,6 +77,8 @@ def publish_samples(settings: Sample, vqvae: Path, prior: Path, target: Path, ea
     rows = [covariates_of(settings, number) for number in range(settings.count)]
     encode(generator.prior.covariates, rows, extrapolate=settings.extrapolate)
     with publishing(target, target.parent / ".work", identity) as work:
+        voxels = int(np.prod(generator.about["shape"]))
+        need_space(work, settings.count * voxels * 4 // _COMPRESSED_AT_MOST)
         writer = CodeWriter(work.out)
         size = generator.micro_batch
         model = generator.vqvae

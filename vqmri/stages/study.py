@@ -12,7 +12,6 @@ import torch
 from tqdm import tqdm
 
 from vqmri.codes import CodeStore, code_tensors
-from vqmri.errors import IntegrityError
 from vqmri.evaluation.likelihood import held_out_likelihood, inside
 from vqmri.evaluation.marginals import PositionMarginals
 from vqmri.evaluation.montage import one_slice
@@ -33,6 +32,7 @@ from vqmri.quantizers import Quantized, Quantizer
 from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.store import VolumeStore
 from vqmri.scans.volume import Record, code_box
+from vqmri.stages.kinship import check_kinship
 from vqmri.training.generator import Generator
 
 FORMAT_VERSION = 2
@@ -114,7 +114,14 @@ class Subject:
         self._folders, self._settings, self._seed = folders, settings, seed
         self._generator = Generator(folders["vqvae"], folders["prior"])
         self._codes = CodeStore(folders["codes"])
-        _check_kinship(folders, self._generator, self._codes)
+        made = {"prior": self._generator.prior_about, "codes": self._codes.attributes}
+        check_kinship(
+            folders,
+            [
+                (name, of, made[name][of], digest(folders[of]))
+                for name, of in (("prior", "codes"), ("codes", "volumes"))
+            ],
+        )
         self._volumes = VolumeStore(folders["volumes"])
         self._records = [Record(**row) for row in self._codes.attributes["records"]]
         random = np.random.default_rng(seed)
@@ -280,19 +287,6 @@ class Subject:
         drawn = [_load(path) for path in each(draw_batch, batches)]
         names = [code_map.name for code_map in self._codes.maps]
         return [np.concatenate([block[name] for block in drawn])[:count] for name in names]
-
-
-def _check_kinship(folders: Mapping[str, Path], generator: Generator, codes: CodeStore) -> None:
-    """IntegrityError when the prior or the codes were made of other things than those published."""
-    for name, of, found in (
-        ("prior", "codes", generator.prior_about["codes"]),
-        ("codes", "volumes", codes.attributes["volumes"]),
-    ):
-        if found != digest(folders[of]):
-            raise IntegrityError(
-                f"{folders[name]} was made with other {of} than those in {folders[of]}. "
-                "Run `dvc repro`."
-            )
 
 
 def draw_batch(batch: Batch) -> str:

@@ -16,7 +16,7 @@ from vqmri.codes import CodeStore, code_tensors
 from vqmri.errors import IntegrityError
 from vqmri.evaluation.likelihood import held_out_likelihood, inside
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, replace_file
+from vqmri.outputs import Identity, need_space, replace_file
 from vqmri.outputs.manifest import digest
 from vqmri.params import Params
 from vqmri.prior import Prior, nats_per_code
@@ -27,6 +27,7 @@ from vqmri.scans.volume import Record, code_box
 from vqmri.stages.in_work import in_work
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.batches import batch_indices
+from vqmri.training.checkpoint import least_bytes
 from vqmri.training.device import is_leader, mixed_precision
 from vqmri.training.loop import Task, fit
 from vqmri.training.model_folder import HISTORY, write_model
@@ -73,7 +74,8 @@ def train_prior(
         store = CodeStore(folder)
         if store.attributes["vqvae"] != digest(vqvae):
             raise IntegrityError(
-                f"{folder} holds codes of another VQ-VAE than {vqvae}. Run `vqmri encode`."
+                f"{folder} holds codes of another VQ-VAE ({store.attributes['vqvae'][:16]}) than "
+                f"{vqvae} ({digest(vqvae)[:16]}). Run `vqmri encode`."
             )
         covariates = fit_covariates(
             [row["covariates"] for row in store.attributes["records"] if row["split"] == TRAIN],
@@ -89,6 +91,8 @@ def train_prior(
         model = Prior(**arguments)
         data_in_memory = _load(store, covariates)
         model.fit_gains(data_in_memory.train)
+        if is_leader():
+            need_space(work, least_bytes(model))
         history = _fit(params, model, data_in_memory, work.state, tracker)
         about = {
             "codes": identity.inputs["codes"],

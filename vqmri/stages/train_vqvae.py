@@ -15,7 +15,7 @@ from vqmri.build.train_vqvae import augmentation_arguments, vqvae_arguments
 from vqmri.build.training import deciding, training_plan
 from vqmri.evaluation.codebook import Usage
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, replace_file
+from vqmri.outputs import Identity, need_space, replace_file
 from vqmri.outputs.manifest import digest
 from vqmri.params import Params, TrainVQVAE
 from vqmri.protocols import Map, Metrics, Tracker
@@ -27,6 +27,7 @@ from vqmri.tracking.tracker import NullTracker
 from vqmri.training.augment import Augmentation, cut
 from vqmri.training.autoencoding import Autoencoding
 from vqmri.training.batches import batch_indices, epoch_steps, item_seed
+from vqmri.training.checkpoint import least_bytes
 from vqmri.training.device import is_leader
 from vqmri.training.loop import Task, fit
 from vqmri.training.model_folder import HISTORY, write_model
@@ -67,6 +68,8 @@ def train_vqvae(
             num_classes=store.num_classes,
         )
         model = VQVAE(**arguments)
+        if is_leader():
+            need_space(work, least_bytes(model))
         history = _fit(params, model, store, work.state, tracker)
         about = {
             "shape": list(store.shape),

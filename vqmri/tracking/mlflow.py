@@ -36,7 +36,7 @@ RUN = "mlflow-run"
 _DRAW = [ColSpec(DataType.long, "seed"), ColSpec(DataType.long, "number")]
 _NEEDED = (
     "jaxtyping", "mlflow", "numba", "numpy", "pandas", "safetensors", "scipy", "threadpoolctl",
-    "torch", "tqdm",
+    "torch", "tqdm", "zarr",
 )  # fmt: skip
 
 log = logging.getLogger(__name__)

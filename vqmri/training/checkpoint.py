@@ -16,6 +16,12 @@ from vqmri.outputs import replace_file, sha256_of
 KEPT = 2
 
 
+def least_bytes(model: nn.Module) -> int:
+    """What a training writes at least: the checkpoints that are kept, the next, and the weights."""
+    weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    return weights * (2 * (KEPT + 1) + 1)  # the optimiser has a momentum of each
+
+
 def save_checkpoint(
     folder: Path,
     step: int,
