@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import Record, tell
 from vqmri.errors import LockedError
 from vqmri.outputs import Identity, Manifest, publishing, replace_file, verify
 from vqmri.outputs.lock import hold
@@ -241,7 +242,18 @@ def test_a_killed_stage_leaves_the_old_output_and_is_resumed(place: Place) -> No
     assert place.holds("whole", TWO)
 
 
-def test_a_kill_at_any_step_leaves_a_whole_output(tmp_path: Path) -> None:
+@pytest.mark.faults
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.long)])
+def test_a_kill_at_any_step_leaves_a_whole_output(
+    times: int, tmp_path: Path, record_property: Record
+) -> None:
+    steps = sum(_killed_at_every_step(tmp_path / str(number)) for number in range(times))
+    tell(record_property, "SIGKILL at each step of publishing", steps, steps,
+         "the old output or the new one, whole")  # fmt: skip
+
+
+def _killed_at_every_step(tmp_path: Path) -> int:
+    tmp_path.mkdir()
     subprocess.run([sys.executable, "-c", KILLED_AT_EVERY_STEP, str(tmp_path)], check=True)
     places = [Place(tmp_path / str(number)) for number in range(len(list(tmp_path.iterdir())))]
     published = []
@@ -257,6 +269,7 @@ def test_a_kill_at_any_step_leaves_a_whole_output(tmp_path: Path) -> None:
     assert published == ["old"] * turn + ["new"] * (len(places) - turn)
     assert turn > 5
     assert len(places) - turn > 3
+    return len(places) - 1  # the last one came to its end
 
 
 def test_one_writer_per_output(place: Place) -> None:

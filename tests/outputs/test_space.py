@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPO, tiny_values
+from tests.faults import Record, tell
 from vqmri.errors import StorageError
 from vqmri.layout import OUTPUT_OF, Layout
 from vqmri.outputs import Identity, need_space, publishing, verify
@@ -59,9 +60,15 @@ def vqmri(root: Path, stage: str, shell: dict[str, str]) -> subprocess.Completed
     )  # fmt: skip
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_disk_that_fills_up_loses_nothing_and_the_stage_goes_on(
-    stage: str, finished: Layout, small_disk: Path, tmp_path: Path, shell: dict[str, str]
+    stage: str,
+    finished: Layout,
+    small_disk: Path,
+    tmp_path: Path,
+    shell: dict[str, str],
+    record_property: Record,
 ) -> None:
     """`data/` is a link to a disk with room for some of the new output, beside the old one."""
     root = tmp_path / "project"
@@ -92,3 +99,5 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_stage_goes_on(
     assert done.returncode == 0, done.stderr
     verify(output)
     assert (output / "MANIFEST.json").read_bytes() == expected
+    full = ends.count(5)
+    tell(record_property, f"disk full in {stage}", full, full, "exit 5; goes on when there is room")

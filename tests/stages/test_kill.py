@@ -20,16 +20,17 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import tiny_values
-from vqmri.layout import MADE_BY, Layout
+from tests.faults import Record, tell
+from vqmri.layout import OUTPUT_OF, Layout
 from vqmri.outputs import Manifest, verify
 from vqmri.params import Params
 from vqmri.stages import STAGES
 
-OUTPUT_OF = {stage: output for output, stage in MADE_BY.items()}
 MEMORY = {".lock", ".sqlite"}  # what stays in the work folder
 DURATIONS: dict[str, float] = {}  # seconds of an unbroken run, measured when first needed
 TRAININGS = ["train_vqvae", "train_prior"]
 STEPS = 24
+SAME = "nothing half written is seen; the rerun ends in the same bytes"
 server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["tests.stages.child"])
 
@@ -110,27 +111,33 @@ def measure(stage: str, finished: Layout, folder: Path) -> float:
     return seconds
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_once_with_and_once_without_an_old_output(
-    stage: str, finished: Layout, tmp_path: Path
+    stage: str, finished: Layout, tmp_path: Path, record_property: Record
 ) -> None:
     for old in (True, False):
         shares = (0.5, 0.2, 0.1, 0.05, 0.02)  # earlier and earlier, until it came in time
         assert any(kill_and_resume(stage, finished, tmp_path, share, old) for share in shares)
+    tell(record_property, f"SIGKILL in {stage}", 2, 2, SAME)
 
 
+@pytest.mark.faults
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_at_ten_moments(stage: str, finished: Layout, tmp_path: Path) -> None:
-    kills = 0
-    for attempt in range(40):
-        share = 0.02 + 0.9 * (attempt % 10) / 10 / (1 + attempt // 10)
+def test_killed_at_fifteen_moments(
+    stage: str, finished: Layout, tmp_path: Path, record_property: Record
+) -> None:
+    kills, moments = 0, random.Random(stage)
+    for attempt in range(60):
+        share = moments.uniform(0.02, 0.95) / (1 + attempt // 15)
         kills += kill_and_resume(stage, finished, tmp_path, share, old=attempt % 2 == 0)
-        if kills == 10:
+        if kills == 15:
             break
     print(f"{stage}: killed {kills} times, an unbroken run takes {DURATIONS[stage]:.1f} s")
-    assert kills == 10
+    assert kills == 15
+    tell(record_property, f"SIGKILL in {stage}", kills, kills, SAME)
 
 
 def outputs_when_killed(
@@ -166,22 +173,28 @@ def outputs_when_killed(
     return found
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("stage", TRAININGS)
 def test_a_training_killed_at_a_step_ends_in_the_same_bytes(
-    stage: str, finished: Layout, tmp_path: Path
+    stage: str, finished: Layout, tmp_path: Path, record_property: Record
 ) -> None:
     step = random.Random(stage).randrange(STEPS)
     unbroken, killed = outputs_when_killed(stage, [step], finished, tmp_path)
     assert killed == unbroken
+    tell(record_property, f"SIGKILL at a step of {stage}", 1, 1, SAME)
 
 
+@pytest.mark.faults
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", TRAININGS)
-def test_a_training_killed_at_twenty_steps(stage: str, finished: Layout, tmp_path: Path) -> None:
+def test_a_training_killed_at_twenty_steps(
+    stage: str, finished: Layout, tmp_path: Path, record_property: Record
+) -> None:
     steps = random.Random(stage).sample(range(STEPS), 20)
     unbroken, *killed = outputs_when_killed(stage, steps, finished, tmp_path)
     assert killed == [unbroken] * 20
+    tell(record_property, f"SIGKILL at a step of {stage}", 20, 20, SAME)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -11,11 +11,10 @@ import pytest
 import yaml
 
 from tests.conftest import REPO, tiny_values
-from vqmri.layout import MADE_BY, Layout
+from vqmri.layout import OUTPUT_OF, Layout
 from vqmri.training.stop import held_back
 
 HEEDED = [signal.SIGTERM, signal.SIGINT]
-OUTPUT_OF = {stage: output for output, stage in MADE_BY.items()}
 
 
 @pytest.mark.parametrize("number", HEEDED)
