@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vqmri.errors import InputError, IntegrityError
@@ -77,8 +77,10 @@ class Manifest:
         if not path.is_file():
             raise InputError(f"{folder} is no published output: it has no {MANIFEST}.")
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            found = cls(**json.loads(path.read_text(encoding="utf-8")))
+            _check_names(found.items)
+            return found
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise IntegrityError(f"{path} is damaged ({error}). Make this output again.") from None
 
     def write(self, folder: Path) -> None:
@@ -88,6 +90,7 @@ class Manifest:
     def check(self, folder: Path, names: Iterable[str]) -> None:
         """IntegrityError unless each named item is there with the bytes that were published."""
         names = list(names)
+        _check_folders(folder, names)
         for name in names:
             if name not in self.items or not (folder / name).is_file():
                 raise IntegrityError(f"{folder / name} is missing. Make this output again.")
@@ -97,6 +100,24 @@ class Manifest:
                     f"{folder / name} has changed since it was published (its sha256 differs from "
                     f"{MANIFEST}). Make this output again."
                 )
+
+
+def _check_names(items: Mapping[str, str]) -> None:
+    """ValueError for a name that leads out of the folder; whoever sends an output wrote them."""
+    for name, sha256 in items.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts:
+            raise ValueError(f"an item is called {name!r}, which is no file below the folder")
+        if not isinstance(sha256, str):
+            raise TypeError(f"the sha256 of {name!r} is {sha256!r}")
+
+
+def _check_folders(folder: Path, names: Iterable[str]) -> None:
+    """IntegrityError for a folder inside that is a link to one outside; files may be links."""
+    inside = folder.resolve()
+    for parent in {PurePosixPath(name).parent for name in names}:
+        if not (folder / parent).resolve().is_relative_to(inside):
+            raise IntegrityError(f"{folder / parent} is a link that leads out of {folder}.")
 
 
 def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
