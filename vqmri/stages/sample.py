@@ -119,7 +119,7 @@ def _check_description(vqvae: Path, about: Mapping[str, Any]) -> None:
     with understood(vqvae, "Make it again with `vqmri train_vqvae`."):
         channels = _channels(about)
         if wrong := [channel.name for channel in channels if not bids.is_name(channel.name)]:
-            raise ValueError(f"a channel is called {wrong[0]!r}")
+            raise ValueError(f"a channel is called {wrong[0]!r:.99}")
         axes = len(about["spacing"]) or 2
         if len(about["shape"]) != 1 + axes or about["shape"][0] != len(channels):
             raise ValueError(f"shape {about['shape']} of {len(channels)} channels")

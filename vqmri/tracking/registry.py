@@ -35,8 +35,8 @@ def answering(root: Path) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError) as error:
         raise OSError(
             f"the registry of models refuses or does not answer ({shown(error)}). It is the one "
-            "that MLFLOW_TRACKING_URI names, or else mlruns/ of the project. When it answers, run the "
-            "same command again: it does what is left to do"
+            "that MLFLOW_TRACKING_URI names, or else mlruns/ of the project. When it answers, run "
+            "the same command again: it does what is left to do"
         ) from error
 
 
