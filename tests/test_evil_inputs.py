@@ -345,7 +345,12 @@ def test_a_manifest_names_nothing_outside_its_folder(
     output: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[Path] = []
-    monkeypatch.setattr(manifests, "sha256_of", lambda path: looked.append(path) or "0" * 64)
+
+    def look(path: Path) -> str:
+        looked.append(path)
+        return "0" * 64
+
+    monkeypatch.setattr(manifests, "sha256_of", look)
     rewrite(output, items={name.format(root=tmp_path): sha256_of(tmp_path / "secret")})
     refused(vqmri("verify", str(output)), 7, "no file below the folder")
     assert looked == []
@@ -594,7 +599,7 @@ def test_anchors_of_a_sensible_size_are_read(tmp_path: Path) -> None:
     assert read.train_prior.learning_rate == read.train_vqvae.learning_rate == 0.003
 
 
-VALUES = st.sampled_from(
+VALUES: st.SearchStrategy[Any] = st.sampled_from(
     [None, [], {}, [None], [[]], {"a": {}}, float("inf"), float("nan"), -1, 0, 2**70, 1e300, "",
      "../../x", "\0", "x" * 300, True, [float("inf")], ["x"], {"kind": ["nifti"]}]
 )  # fmt: skip

@@ -250,8 +250,8 @@ def test_make_serve_starts_every_server_on_loopback(
         raise _Stop
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(serve.subprocess, "Popen", Recorded)
-    monkeypatch.setattr(serve.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("flows.serve.subprocess.Popen", Recorded)
+    monkeypatch.setattr("flows.serve.signal.signal", lambda *_: None)
     monkeypatch.setattr(serve, "_wait_for", stop)
     monkeypatch.setattr(serve, "_ended", lambda _: nullcontext())
     with pytest.raises(_Stop):
