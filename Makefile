@@ -1,4 +1,4 @@
-# make demo · make serve · make test · make check · make test-services · make bench
+# make demo · make serve · make test · make check · make test-services · make bench · make audit
 # TORCH_INDEX: an index of PyTorch's wheels to prefer, for example its CPU-only or a CUDA one.
 PYTHON ?= python3.11
 TORCH_INDEX ?=
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export DO_NOT_TRACK := true
 
-.PHONY: demo serve test test-services test-long check bench clean
+.PHONY: demo serve test test-services test-long check audit bench clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,6 +38,12 @@ check: $(BIN)/.installed
 	ruff check .
 	mypy
 	lint-imports
+
+# Asks the network for known weaknesses of the versions in constraints.txt; so it is not in CI.
+# Nothing is resolved or installed: that file names every version.
+audit: $(BIN)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[audit]'
+	pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 bench: $(BIN)/.installed
 	python -m benchmarks.quantizers

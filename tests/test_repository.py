@@ -47,11 +47,3 @@ def test_every_folder_of_the_readmes_tree_exists() -> None:
     tree = (REPO / "README.md").read_text().split("## The tree")[1].split("```")[1]
     for folder in re.findall(r"^  (\w+)/", tree, flags=re.MULTILINE):
         assert (REPO / "vqmri" / folder).is_dir(), folder
-
-
-def test_no_module_reads_a_pickle() -> None:
-    """torch.load, pickle and the like; weights and checkpoints are safetensors."""
-    pattern = re.compile(r"torch\.load\(|\bimport pickle\b|joblib|allow_pickle=True")
-    for path in TRACKED:
-        if path.suffix == ".py" and "tests" not in path.parts:
-            assert not pattern.search(path.read_text(encoding="utf-8")), path

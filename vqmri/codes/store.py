@@ -13,6 +13,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from vqmri.codes.schema import FORMAT_VERSION, CodeMap
 from vqmri.errors import IntegrityError
 from vqmri.outputs import Manifest
+from vqmri.outputs.arrays import open_array, open_group
+from vqmri.outputs.reading import understood
 
 STORE = "codes.zarr"
 
@@ -63,22 +65,32 @@ class CodeStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open `folder`; IntegrityError when its metadata are not what was published."""
+        """Open `folder`; IntegrityError when its metadata are not what was published.
+
+        Also when they were published, but are none that a CodeWriter writes.
+        """
         manifest = Manifest.read(folder)
         manifest.check(folder, [name for name in manifest.items if name.endswith("zarr.json")])
         self._folder = folder
-        self._group = zarr.open_group(folder / STORE, mode="r")
-        self.attributes: dict[str, Any] = dict(self._group.attrs)
+        with understood(folder, "Make it again with `vqmri encode`."):
+            self._open(folder / STORE)
+
+    def _open(self, path: Path) -> None:
+        group = open_group(path)
+        self.attributes: dict[str, Any] = dict(group.attrs)
         if self.attributes["format_version"] != FORMAT_VERSION:
             raise IntegrityError(
-                f"{folder} has format version {self.attributes['format_version']}, this code "
+                f"{path} has format version {self.attributes['format_version']}, this code "
                 f"reads {FORMAT_VERSION}. Make it again with `vqmri encode`."
             )
-        self.maps = _maps(self._group)
-        self._arrays = [_array(self._group, code_map.name) for code_map in self.maps]
+        self.maps = _maps(group)
+        self._arrays = [open_array(group, m.name, m.dtype) for m in self.maps]
         self.grids = [code_map.grid for code_map in self.maps]
         self.num_embeddings = [code_map.num_embeddings for code_map in self.maps]
         self.count = int(self._arrays[0].shape[0])
+        for code_map, array in zip(self.maps, self._arrays, strict=True):
+            if array.shape != (self.count, *code_map.grid):
+                raise ValueError(f"{code_map.name} has shape {array.shape}, not {code_map.grid}")
 
     def read(self, indices: Sequence[int]) -> list[Num[np.ndarray, "item ..."]]:
         """Values of some items, finest map first. IntegrityError when one is damaged or absent."""

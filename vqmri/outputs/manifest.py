@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vqmri.errors import InputError, IntegrityError
@@ -86,7 +86,8 @@ class Manifest:
                 )
             del content["checksum"]
             manifest = cls(**content)
-        except (ValueError, TypeError, KeyError) as error:
+            _check_names(manifest.items)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise IntegrityError(f"{path} is damaged ({error}). Make this output again.") from None
         if text != manifest._text():
             raise IntegrityError(
@@ -106,6 +107,7 @@ class Manifest:
     def check(self, folder: Path, names: Iterable[str]) -> None:
         """IntegrityError unless each named item is there with the bytes that were published."""
         names = list(names)
+        _check_folders(folder, names)
         for name in names:
             if name not in self.items or not (folder / name).is_file():
                 raise IntegrityError(f"{folder / name} is missing. Make this output again.")
@@ -115,6 +117,24 @@ class Manifest:
                     f"{folder / name} has changed since it was published (its sha256 differs from "
                     f"{MANIFEST}). Make this output again."
                 )
+
+
+def _check_names(items: Mapping[str, str]) -> None:
+    """ValueError for a name that leads out of the folder; whoever sends an output wrote them."""
+    for name, sha256 in items.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts:
+            raise ValueError(f"an item is called {name!r}, which is no file below the folder")
+        if not isinstance(sha256, str):
+            raise TypeError(f"the sha256 of {name!r} is {sha256!r}")
+
+
+def _check_folders(folder: Path, names: Iterable[str]) -> None:
+    """IntegrityError for a folder inside that is a link to one outside; files may be links."""
+    inside = folder.resolve()
+    for parent in {PurePosixPath(name).parent for name in names}:
+        if not (folder / parent).resolve().is_relative_to(inside):
+            raise IntegrityError(f"{folder / parent} is a link that leads out of {folder}.")
 
 
 def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     Field,
     NonNegativeFloat,
@@ -32,6 +31,7 @@ from vqmri.params.ingest import (
     NiftiSource,
     PhantomSource,
 )
+from vqmri.params.reading import read_values
 from vqmri.params.section import BidsSuffix, Section, Seed, Share, Value
 
 __all__ = [
@@ -317,10 +317,7 @@ class Params(Section):
         """
         if not path.is_file():
             raise ParamsError(f"{path} is missing. Write one with `vqmri init --preset phantom`.")
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ParamsError(f"{path} is not YAML: {error}") from None
+        values = read_values(path)
         for section, fields in (changes or {}).items():
             if fields and isinstance(values, dict) and isinstance(values.get(section), dict):
                 values[section] = {**values[section], **fields}

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 PARAMS = "params.yaml"
+_LONGEST = 200  # characters of a value in a message
 
 
 def across_sections(values: Any) -> list[str]:
@@ -18,7 +19,7 @@ def _shape_faults(values: Any) -> list[str]:
     try:
         shape = [int(n) for n in values["ingest"]["shape"]]
         top = max(int(level["downsampling"]) for level in values["train_vqvae"]["levels"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return []  # the schema says what is wrong with these
     if top < 1 or not any(n % top for n in shape):
         return []
@@ -34,7 +35,7 @@ def _patch_faults(values: Any) -> list[str]:
         shape = [int(n) for n in values["ingest"]["shape"]]
         patch = [int(n) for n in values["train_vqvae"].get("patch") or []]
         top = max(int(level["downsampling"]) for level in values["train_vqvae"]["levels"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return []
     if not patch or top < 1:
         return []
@@ -55,7 +56,7 @@ def _flip_faults(values: Any) -> list[str]:
     try:
         dims = len(values["ingest"]["shape"])
         flips = [int(axis) for axis in (values["train_vqvae"].get("augment") or {})["flips"]]
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return []
     if all(axis < dims for axis in flips):
         return []
@@ -71,9 +72,9 @@ def _covariate_faults(values: Any) -> list[str]:
         known = {
             "auto": [],
             "phantom": ["age", "sex"],
-            "nifti": source.get("covariates", []),
-            "bids": source.get("covariates", []),
-            "dicom": source.get("covariates", []),
+            "nifti": list(source.get("covariates", [])),
+            "bids": list(source.get("covariates", [])),
+            "dicom": list(source.get("covariates", [])),
             "idx": [source.get("covariate")],
             "images": [source.get("covariate")],
         }[source["kind"]]
@@ -118,5 +119,10 @@ def fault_text(fault: Any) -> str:
         message = "no such parameter; is it misspelt?"
     if fault["type"] == "missing":
         return f"{path}: this parameter is missing"
-    shown = "" if isinstance(value, dict | BaseModel) else f" = {value!r}"
+    shown = "" if isinstance(value, dict | BaseModel) else f" = {_short(value)}"
     return f"{path}{shown}: {message}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,15 @@ BIDS_VERSION = "1.10.0"
 _LABEL_TYPES = (np.uint8, np.int8, np.uint16, np.int16, np.int32)
 
 
+def is_name(text: str) -> bool:
+    """Whether a text can be a label or suffix in a file's name; no other leads out of a folder."""
+    return re.fullmatch(r"[A-Za-z0-9]{1,64}", text) is not None
+
+
 def scan_path(label: str, suffix: str) -> Path:
     """Where the scan of a subject lies below the data set's folder; `suffix` is T1w, T2w, …"""
+    if not (is_name(label) and is_name(suffix)):
+        raise ValueError(f"{label!r} and {suffix!r} are not letters and digits only")
     return Path(f"sub-{label}/anat/sub-{label}_desc-synthetic_{suffix}.nii.gz")
 
 

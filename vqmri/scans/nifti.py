@@ -196,13 +196,16 @@ def _read_table(path: Path, columns: list[str], files: list[str]) -> dict[str, d
     if not path.is_file():
         raise InputError(f"{path} is missing: it is the `table` of params.yaml.")
     delimiter = "," if path.suffix == ".csv" else "\t"
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter=delimiter, restval="")
-        if missing := set(columns) - set(reader.fieldnames or ()):
-            raise InputError(
-                f"{path} has no column {sorted(missing)[0]!r}; it has {reader.fieldnames}."
-            )
-        rows = {row[columns[0]]: row for row in reader}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, restval="")
+            if missing := set(columns) - set(reader.fieldnames or ()):
+                raise InputError(
+                    f"{path} has no column {sorted(missing)[0]!r}; it has {reader.fieldnames}."
+                )
+            rows = {row[columns[0]]: row for row in reader}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no table in UTF-8: {error}.") from None
     for name in files:
         if name not in rows:
             raise InputError(f"{path} has no row with {name!r} in its column {columns[0]!r}.")

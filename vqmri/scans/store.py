@@ -12,7 +12,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from vqmri.errors import IntegrityError
 from vqmri.outputs import Manifest
+from vqmri.outputs.arrays import open_array, open_group
 from vqmri.outputs.publish import sync
+from vqmri.outputs.reading import understood
 from vqmri.scans.volume import Channel, Record
 
 STORE = "volumes.zarr"
@@ -106,18 +108,28 @@ class VolumeStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open `folder`; IntegrityError when its metadata are not what was published."""
+        """Open `folder`; IntegrityError when its metadata are not what was published.
+
+        Also when they were published, but are none that a VolumeWriter writes.
+        """
         Manifest.read(folder).check(folder, _METADATA)
-        group = zarr.open_group(folder / STORE, mode="r")
+        self._folder = folder
+        with understood(folder, "Make it again with `vqmri ingest`."):
+            self._open(folder / STORE)
+
+    def _open(self, path: Path) -> None:
+        group = open_group(path)
         attributes: dict[str, Any] = dict(group.attrs)
         if attributes["format_version"] != FORMAT_VERSION:
             raise IntegrityError(
-                f"{folder} has format version {attributes['format_version']}, this code reads "
+                f"{path} has format version {attributes['format_version']}, this code reads "
                 f"{FORMAT_VERSION}. Make it again."
             )
-        self._folder = folder
-        self._array = _array(group)
+        self._array = open_array(group, ARRAY, np.dtype(np.float32))
         self.records = [Record(**row) for row in attributes["records"]]
+        count = range(self._array.shape[0])
+        if strange := [r.index for r in self.records if r.index not in count]:
+            raise IndexError(f"there is no volume {strange[0]!r}")
         self.spacing = tuple(float(s) for s in attributes["spacing"])
         self.orientation: str | None = attributes["orientation"]
         self.channels = tuple(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from vqmri.layout import Layout
+from vqmri.tracking.address import shown
 
 _GIB = 2**30
 _LEAST_FREE = 2 * _GIB
@@ -137,10 +139,11 @@ def _servers() -> Iterator[Check]:
     for variable, (suffix, health, private) in _SERVERS.items():
         address = os.environ.get(variable, "")
         if not address.startswith("http"):
-            where = address or "none: a local store is used"
+            where = shown(address) or "none: a local store is used"
             yield Check("ok", variable, where)
             continue
-        base = address.rstrip("/").removesuffix(suffix)
+        # urlopen would ask the name servers for a host called user:password@host
+        base = shown(address).rstrip("/").removesuffix(suffix)
         answered = _status(base + health)
         if answered != 200:
             found = f"{base} does not answer" if answered is None else f"{base} says {answered}"
@@ -183,7 +186,7 @@ def _status(url: str) -> int | None:
             return int(answer.status)
     except HTTPError as error:
         return error.code
-    except (URLError, OSError, ValueError):
+    except (URLError, OSError, ValueError, HTTPException):
         return None
 
 

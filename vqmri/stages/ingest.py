@@ -51,6 +51,7 @@ def ingest(
     if settings is not params.ingest:
         tqdm.write(f"{data.root / settings.raw} is taken as source kind {settings.source.kind}")
     found = find(settings, params.seed, data.root)
+    _names_are_text(found)
     with FileDigests(data.work / "digests.sqlite") as digests:
         raw = inputs(settings, found, data.root, digests)
         deciding = decides(settings, params.seed, data.root, digests)
@@ -90,6 +91,16 @@ def ingest(
         replace_file(work.out / METRICS, (json.dumps(metrics, sort_keys=True) + "\n").encode())
     _tell(len(rejections), quality, folder)
     return metrics
+
+
+def _names_are_text(candidates: Sequence[Candidate]) -> None:
+    """InputError for a file's name that no table or report can hold."""
+    for candidate in candidates:
+        try:
+            candidate.source.encode()
+        except UnicodeEncodeError:
+            name = candidate.source.encode(errors="backslashreplace").decode()
+            raise InputError(f"the name of {name} is no text in UTF-8. Rename it.") from None
 
 
 def _unchanged(data: Layout, identity: Identity) -> Metrics | None:

@@ -19,6 +19,7 @@ from vqmri.errors import ParamsError
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, Manifest, need_space, publishing, replace_file
 from vqmri.outputs.manifest import MANIFEST, digest
+from vqmri.outputs.reading import understood
 from vqmri.params import Params, Sample
 from vqmri.prior.covariates import encode
 from vqmri.protocols import Map, Metrics, Tracker
@@ -74,6 +75,7 @@ def publish_samples(settings: Sample, vqvae: Path, prior: Path, target: Path, ea
         {"vqvae": digest(vqvae), "prior": digest(prior)},
     )
     generator = Generator(vqvae, prior)
+    _check_description(vqvae, generator.about)
     rows = [covariates_of(settings, number) for number in range(settings.count)]
     encode(generator.prior.covariates, rows, extrapolate=settings.extrapolate)
     with publishing(target, target.parent / ".work", identity) as work:
@@ -110,6 +112,24 @@ def publish_samples(settings: Sample, vqvae: Path, prior: Path, target: Path, ea
         )
         _describe(work.out, work.state, generator, rows)
     return {"samples": settings.count}
+
+
+def _check_description(vqvae: Path, about: Mapping[str, Any]) -> None:
+    """IntegrityError for a model that does not say what its volumes are, or not so as to be used.
+
+    The channels' names become names of files.
+    """
+    with understood(vqvae, "Make it again with `vqmri train_vqvae`."):
+        channels = _channels(about)
+        if wrong := [channel.name for channel in channels if not bids.is_name(channel.name)]:
+            raise ValueError(f"a channel is called {wrong[0]!r:.99}")
+        axes = len(about["spacing"]) or 2
+        if len(about["shape"]) != 1 + axes or about["shape"][0] != len(channels):
+            raise ValueError(f"shape {about['shape']} of {len(channels)} channels")
+
+
+def _channels(about: Mapping[str, Any]) -> list[Channel]:
+    return [Channel(c["name"], tuple(c["label_values"])) for c in about["channels"]]
 
 
 def _is_not_the_projects(out: Path, data: Layout, raw: str) -> None:
@@ -194,8 +214,7 @@ def _write_scan(
         "Covariates": covariates_of(settings, number),
         "SkullStripped": generator.about.get("stripped", False),
     }
-    channels = [Channel(c["name"], tuple(c["label_values"])) for c in generator.about["channels"]]
-    spacing = generator.about["spacing"]
+    channels, spacing = _channels(generator.about), generator.about["spacing"]
     bids.write_scan(folder, _label(number), settings.suffix, volume, channels, spacing, about)
 
 

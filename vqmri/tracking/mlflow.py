@@ -27,6 +27,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 import vqmri
 from vqmri.outputs import replace_file
+from vqmri.tracking.address import part_from_credentials, shown
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.model_folder import DESCRIPTION
 
@@ -75,7 +76,8 @@ class MlflowTracker:
             action()
         except (MlflowException, OSError) as error:
             self._alive = False
-            log.warning("Tracking failed; from here on this run is not tracked: %s", error)
+            reason = shown(error)
+            log.warning("Tracking failed; from here on this run is not tracked: %s", reason)
 
 
 def _resume(memory: Path) -> None:
@@ -165,7 +167,7 @@ def tracked(stage: str, root: Path) -> Iterator[MlflowTracker | NullTracker]:
         connect(root)
         _start(run_name=stage)
     except (MlflowException, OSError) as error:
-        log.warning("MLflow does not answer; this run is not tracked: %s", error)
+        log.warning("MLflow does not answer; this run is not tracked: %s", shown(error))
         yield NullTracker()
         return
     status = "FAILED"
@@ -176,11 +178,13 @@ def tracked(stage: str, root: Path) -> Iterator[MlflowTracker | NullTracker]:
         try:
             mlflow.end_run(status)
         except (MlflowException, OSError) as error:  # what the stage published stands
-            log.warning("MLflow does not answer; the end of this run is not tracked: %s", error)
+            reason = shown(error)
+            log.warning("MLflow does not answer; the end of this run is not tracked: %s", reason)
 
 
 def connect(root: Path) -> None:
     """Point MLflow at MLFLOW_TRACKING_URI, or at mlruns/ of the project."""
+    part_from_credentials()
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(EXPERIMENT)

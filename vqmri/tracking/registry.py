@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vqmri.errors import InputError
+from vqmri.tracking.address import shown
 from vqmri.tracking.mlflow import connect, register, weights_tags
 
 # isort: split
@@ -33,9 +34,9 @@ def answering(root: Path) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         raise OSError(
-            f"the registry of models refuses or does not answer ({error}). It is the one that "
-            "MLFLOW_TRACKING_URI names, or else mlruns/ of the project. When it answers, run the "
-            "same command again: it does what is left to do"
+            f"the registry of models refuses or does not answer ({shown(error)}). It is the one "
+            "that MLFLOW_TRACKING_URI names, or else mlruns/ of the project. When it answers, run "
+            "the same command again: it does what is left to do"
         ) from error
 
 
@@ -70,8 +71,8 @@ def _download(model: str, place: str) -> Path:
     except MlflowException as error:
         if error.get_http_status_code() in (400, 404):  # it answers, and does not know it
             raise InputError(
-                f"--model {model}: the registry at {mlflow.get_tracking_uri()} has no such model "
-                f"({error.message}). A version is champion after `vqmri promote`."
+                f"--model {model}: the registry at {shown(mlflow.get_tracking_uri())} has no "
+                f"such model ({shown(error.message)}). A version is champion after `vqmri promote`."
             ) from error
         raise
 

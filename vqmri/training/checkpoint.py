@@ -2,18 +2,21 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor, nn, optim
+from torch import OutOfMemoryError, Tensor, nn, optim
 
 from vqmri.errors import IntegrityError
 from vqmri.outputs import replace_file, sha256_of
+from vqmri.training.model_folder import UNFIT
 
 KEPT = 2
+_NAME = re.compile(r"step-\d{8,}-[0-9a-f]{64}\.safetensors")
 
 
 def least_bytes(model: nn.Module) -> int:
@@ -59,7 +62,8 @@ def load_checkpoint(
     Without one: (0, [], {}), and nothing is changed.
 
     agree: what this process has found to what all that train together take, the first one's.
-        IntegrityError when this process does not have that
+        IntegrityError when this process does not have that, or when that is no checkpoint of
+    this training, whatever its name says
     """
     found = [path.name for path in _newest_first(folder) if _is_right(path)]
     name = agree(found[0] if found else None)
@@ -70,7 +74,15 @@ def load_checkpoint(
             f"{folder / name} is damaged or not there, but another process trains on from it. All "
             "processes must see the same folder; start them again."
         )
-    return _restore(folder / name, model, optimiser)
+    try:
+        return _restore(folder / name, model, optimiser)
+    except OutOfMemoryError:  # of the device: the file is not to blame
+        raise
+    except UNFIT as error:
+        raise IntegrityError(
+            f"{folder / name} is no checkpoint of this training ({error}). Remove it, and the same "
+            "command goes on from an earlier one."
+        ) from error
 
 
 def _is_right(path: Path) -> bool:
@@ -82,7 +94,8 @@ def _step(path: Path) -> int:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+    found = (path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+    return sorted(found, reverse=True)
 
 
 def _restore(

@@ -54,10 +54,11 @@ class Generator:
     def __init__(self, vqvae_folder: Path, prior_folder: Path) -> None:
         vqvae, about = load_model(vqvae_folder, VQVAE)
         prior, prior_about = load_model(prior_folder, Prior)
-        if prior_about["vqvae_weights"] != about["weights"]:
+        of = prior_about.get("vqvae_weights")
+        if of != about["weights"]:
             raise IntegrityError(
                 f"{prior_folder} was trained on codes of the VQ-VAE "
-                f"{prior_about['vqvae_weights'][:16]}, but {vqvae_folder} is "
+                f"{str(of)[:16]}, but {vqvae_folder} is "
                 f"{about['weights'][:16]}. Train the prior again with `vqmri train_prior`."
             )
         self.device = choose_device()

@@ -12,15 +12,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vqmri.errors import IntegrityError
 from vqmri.outputs import Manifest, sha256_of
+from vqmri.outputs.reading import understood
 
 FORMAT_VERSION = 1
 DESCRIPTION, WEIGHTS = "model.json", "weights.safetensors"
 HISTORY = "history.json"
+REMEDY = "Make it again with `dvc repro`."
+UNFIT = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, SafetensorError,
+    TypeError, ValueError,
+)  # fmt: skip
+"""What comes of arguments or weights that are not those of the model."""
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -51,17 +60,33 @@ def load_model(folder: Path, kind: type[Model]) -> tuple[Model, dict[str, Any]]:
     InputError when the folder holds none, IntegrityError when its bytes are not those published
     or when it is a model of another kind or of another version of this library.
     """
-    Manifest.read(folder).check(folder, [DESCRIPTION, WEIGHTS])
-    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    found = (description["kind"], description["format_version"])
+    manifest = Manifest.read(folder)
+    manifest.check(folder, [DESCRIPTION, WEIGHTS])
+    with understood(folder / DESCRIPTION, REMEDY):
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        found = (description["kind"], description["format_version"])
+        arguments, about = dict(description["arguments"]), dict(description["about"])
+        named = about["weights"]
     if found != (kind.__name__, FORMAT_VERSION):
         raise IntegrityError(f"{folder} holds {found}, expected {(kind.__name__, FORMAT_VERSION)}.")
+    if named != manifest.items[WEIGHTS]:
+        raise IntegrityError(f"{folder / DESCRIPTION} is not about these weights. {REMEDY}")
+    return _filled(folder, kind, arguments).eval(), about
+
+
+def _filled(folder: Path, kind: type[Model], arguments: dict[str, Any]) -> Model:
+    """A model with the folder's weights; IntegrityError when it is not what these are of."""
     try:
-        model = kind(**description["arguments"])
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        with torch.device("meta"):  # no memory is taken yet, whatever the arguments say
+            planned = kind(**arguments).state_dict()
+        if sizes != {name: list(value.shape) for name, value in planned.items()}:
+            raise ValueError("the weights are of a model with other arguments")
+        model = kind(**arguments)
         model.load_state_dict(load_file(folder / WEIGHTS))
-    except (TypeError, RuntimeError) as error:  # other arguments, or other weights
+    except UNFIT as error:  # other arguments, or other weights
         raise IntegrityError(
-            f"{folder} was made by another version of vqmri ({error}). Make it again with "
-            "`dvc repro`."
+            f"{folder} was made by another version of vqmri ({error}). {REMEDY}"
         ) from error
-    return model.eval(), description["about"]
+    return model

@@ -1,0 +1,37 @@
+"""The text of params.yaml as plain values; nothing in it is run, and nothing in it can swell."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vqmri.errors import ParamsError
+
+MOST_VALUES = 100_000
+"""Values with every alias (`*name`) written out. Nine lines of aliases can stand for a billion."""
+
+
+def read_values(path: Path) -> Any:
+    """What the file says; ParamsError when it is no YAML of plain values."""
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MOST_VALUES:
+            raise ParamsError(f"{path} stands for more than {MOST_VALUES} values.")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise ParamsError(f"{path} is nested too deeply.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2001-99-99, or bytes of no text
+        raise ParamsError(f"{path} is not YAML: {error}") from None
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values below a node and itself, aliases written out; `known`: those of nodes by their id."""
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES + 1  # for one that contains itself
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        below = (part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,)))
+        known[id(node)] = 1 + sum(_size(part, known) for part in below)
+    return known[id(node)]
