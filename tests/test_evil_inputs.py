@@ -301,8 +301,8 @@ def test_a_checkpoint_of_another_model_or_name_is_not_gone_on_from(tmp_path: Pat
     (tmp_path / "step-x.safetensors").touch()
     (tmp_path / "step-1-2.safetensors").touch()
     optimiser = torch.optim.AdamW(net.parameters())
-    assert load_checkpoint(tmp_path, net, optimiser) == (0, [])
-    save_checkpoint(tmp_path, 3, other, torch.optim.AdamW(other.parameters()), [])
+    assert load_checkpoint(tmp_path, net, optimiser) == (0, [], {})
+    save_checkpoint(tmp_path, 3, other, torch.optim.AdamW(other.parameters()), [], {})
     with pytest.raises(IntegrityError, match="no checkpoint of this training"):
         load_checkpoint(tmp_path, net, optimiser)
 
@@ -333,8 +333,13 @@ def output(tmp_path: Path) -> Path:
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
+    """With a checksum that is right: whoever writes a manifest can make one."""
     path = folder / "MANIFEST.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    content = json.loads(path.read_text()) | changes
+    del content["checksum"]
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(content | {"checksum": checksum}, indent=1, sort_keys=True)
+    path.write_text(f"{text}\n")
 
 
 NAMES = ["../../secret", "item/../../../secret", "/etc/hostname", "..", ".", "", "a\0b"]
