@@ -1,5 +1,6 @@
 """Tracking against a real server that is absent, dies, hangs, or answers again later."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from tests.servers import free_port, process, wait_for
 from vqmri.tracking import sender
-from vqmri.tracking.mlflow import tracked
+from vqmri.tracking.mlflow import tracked, weights_tags
 from vqmri.tracking.spool import Spool
 
 Serve = Callable[[], AbstractContextManager["subprocess.Popen[bytes]"]]
@@ -258,7 +259,12 @@ def test_a_run_whose_process_was_killed_is_ended_by_the_next(local: Path) -> Non
 
 
 def test_what_was_meant_for_another_server_waits_for_it(local: Path) -> None:
-    about = {"server": "https://elsewhere", "name": "sample", "parent": None, "tags": {}}
+    about: dict[str, Any] = {
+        "server": "https://elsewhere",
+        "name": "sample",
+        "parent": None,
+        "tags": {},
+    }
     Spool.begin(local / "mlruns" / "spool", about).close()
     with tracked("encode", local):
         pass
@@ -288,3 +294,43 @@ def test_a_password_is_not_written_down(tmp_path: Path, monkeypatch: pytest.Monk
         pass
     (spool,) = spools(tmp_path)
     assert b"secret" not in spool.read_bytes()
+
+
+def test_a_model_is_registered_once_and_only_while_it_is_the_same(
+    local: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, model = "vqmri-vqvae", local / "vqvae"
+    model.mkdir()
+    (model / "model.json").write_text(json.dumps({"about": {"weights": "a" * 64}}))
+    (model / "MANIFEST.json").write_text("first")
+    client = mlflow.MlflowClient()
+    client.create_registered_model(name)
+
+    def register(name: str, folders: dict[str, Path], run: Any) -> None:
+        made = client.create_model_version(
+            name, "nowhere", run.info.run_id, tags=weights_tags(folders)
+        )
+        if made.version in (1, "1"):
+            raise MlflowException("gone before the alias was set")
+
+    monkeypatch.setattr("vqmri.tracking.mlflow.register", register)
+
+    def versions() -> list[int]:
+        return [int(v.version) for v in client.search_model_versions(f"name = '{name}'")]
+
+    for _ in range(2):  # its registration fails half way; what is left over is taken up again
+        with tracked("train_vqvae", local) as tracker:
+            tracker.model(name, {"vqvae": model})
+    assert spools(local) == []
+    assert sorted(versions()) == [1, 2]  # one for each run
+    monkeypatch.setattr(sender.Sender, "_attempt", lambda self: self._failed.update(self._spools))
+    with tracked("train_vqvae", local) as tracker:
+        tracker.model(name, {"vqvae": model})
+    monkeypatch.undo()
+    (model / "MANIFEST.json").write_text("second")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with tracked("encode", local):
+        pass
+    assert spools(local) == []
+    assert sorted(versions()) == [1, 2]
+    assert "has changed since its run" in caplog.text

@@ -95,7 +95,7 @@ class Sender:
         """Begin no further attempt; what is not sent is sent after the next start."""
         self._closing.set()
         self._wake.set()
-        self._thread.join(0 if self._failed else PAUSE)
+        self._thread.join(1)  # it leaves at once, unless a request hangs
 
     # In the thread
 
@@ -142,6 +142,7 @@ class Sender:
 
     def _send(self, spool: Spool) -> None:
         self._since = time.monotonic()
+        self._experiment = self._experiment or self._find_experiment()
         if spool.run is None:
             spool.run = self._begin(spool.start)
         for batch, place in _batches(spool.unsent()):
@@ -190,8 +191,6 @@ class Sender:
 
     def _begin(self, start: Event) -> str:
         """The run of a spool: that which was made before, or a new one."""
-        if not self._experiment:
-            self._experiment = self._find_experiment()
         made = self._tagged(SPOOL, start["id"], ViewType.ALL)
         if made:
             return made[0]
@@ -300,4 +299,6 @@ def _may_pass(error: Exception) -> bool:
     """Whether the same request may be taken another time."""
     if isinstance(error, MlflowException):
         return error.error_code not in _REFUSALS
+    if isinstance(error, FileNotFoundError):  # what was to be sent is gone, or never was
+        return False
     return isinstance(error, OSError | SQLAlchemyError)
