@@ -201,7 +201,7 @@ class Sender:
         return run.info.run_id
 
     def _parent(self, spool: str | None) -> str | None:
-        for other in self._spools.values():
+        for other in list(self._spools.values()):
             if other.start["id"] == spool:
                 if other.run is None:
                     raise OSError("the run that this one belongs to has to be made first")
