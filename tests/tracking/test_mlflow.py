@@ -89,11 +89,21 @@ def test_registered_models_reconstruct_and_sample_without_a_project(
     assert not list((tmp_path / "mlruns").rglob("*.pkl"))
 
 
-def test_without_a_server_the_stage_goes_on_untracked(
+def test_without_a_server_the_stage_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with tracked("encode", tmp_path) as tracker:
+        tracker.metrics({"a": 1.0})
+    assert caplog.text.count("will be sent later") == 1
+
+
+def test_where_nothing_can_be_written_the_stage_goes_on_untracked(
+    tmp_path: Path, tracking_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "mlruns" / "spool").write_text("in the way")
     with tracked("encode", tmp_path) as tracker:
         assert isinstance(tracker, NullTracker)
         tracker.metrics({"a": 1.0})
@@ -121,14 +131,14 @@ def test_a_server_that_dies_in_mid_run_does_not_stop_the_stage(
         with tracked("encode", tmp_path) as tracker:
             assert not isinstance(tracker, NullTracker)
             tracker.metrics({"loss": 1.0})
-            assert "not tracked" not in caplog.text
+            assert "sent later" not in caplog.text
             os.killpg(server.pid, signal.SIGKILL)
             server.wait(30)
             for step in range(1, 4):
                 tracker.metrics({"loss": 0.5}, step=step)
             tracker.params({"a": 1})
             tracker.model("vqmri-vqvae", {})
-    assert caplog.text.count("from here on this run is not tracked") == 1
+    assert caplog.text.count("will be sent later") == 1
 
 
 def test_a_resumed_training_goes_on_in_the_run_that_was_cut_off(
@@ -158,7 +168,11 @@ def test_a_run_that_the_server_no_longer_has_is_replaced(tmp_path: Path, trackin
         tracker.metrics({"loss": 0.5}, step=1)
     (run,) = mlflow.search_runs(output_format="list")
     assert run.data.metrics == {"loss": 0.5}
-    assert (state / "mlflow-run").read_text() == run.info.run_id
+    with tracked("train_vqvae", tmp_path) as tracker:
+        tracker.resume(state)
+        tracker.metrics({"loss": 0.25}, step=2)
+    (again,) = mlflow.search_runs(output_format="list")
+    assert (again.info.run_id, again.data.metrics) == (run.info.run_id, {"loss": 0.25})
 
 
 def test_runs_begun_within_another_are_its_children(tmp_path: Path, tracking_uri: str) -> None:

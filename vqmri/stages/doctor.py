@@ -147,7 +147,7 @@ def _servers() -> Iterator[Check]:
         answered = _status(base + health)
         if answered != 200:
             found = f"{base} does not answer" if answered is None else f"{base} says {answered}"
-            todo = f"start the server, or unset {variable}; runs go on untracked until then"
+            todo = f"start the server, or unset {variable}; what runs track is kept until then"
             yield Check("error", variable, found, todo)
         else:
             yield _exposure(variable, base, base + private)

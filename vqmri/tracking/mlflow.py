@@ -8,8 +8,9 @@ model folders as artifacts: no pickle is written or read.
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,25 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 import mlflow
 import numpy as np
+from mlflow.entities import LoggedModelOutput, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 import vqmri
 from vqmri.outputs import replace_file
 from vqmri.tracking.address import part_from_credentials, shown
+from vqmri.tracking.load import Load
+from vqmri.tracking.sender import EXPERIMENT, Sender, digest
+from vqmri.tracking.spool import now
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.model_folder import DESCRIPTION
 
-EXPERIMENT = "vqmri"
 CHALLENGER = "challenger"
 RUN = "mlflow-run"
 _DRAW = [ColSpec(DataType.long, "seed"), ColSpec(DataType.long, "number")]
@@ -41,77 +46,64 @@ _NEEDED = (
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
-logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it tells of every start
+_current: ContextVar["MlflowTracker | None"] = ContextVar("_current", default=None)
 
 
 class MlflowTracker:
-    """Logs to the active run. When the server stops answering it says so, and the stage goes on."""
+    """Writes down what a stage wants remembered, for a thread to send. It waits for no server."""
 
-    def __init__(self) -> None:
-        self._alive = True
+    def __init__(self, sender: Sender, stage: str, parent: str | None = None) -> None:
+        self.sender, self._is_outermost = sender, parent is None
+        self.spool = sender.begin({"name": stage, "parent": parent, "tags": resolve_tags()})
+        self._load = Load(self.metrics)
 
     def params(self, values: Mapping[str, Any]) -> None:
-        self._try(lambda: mlflow.log_params(_flat(values)))
+        flat = {name: str(value) for name, value in _flat(values).items()}
+        self._note("params", values=flat)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        self._try(lambda: mlflow.log_metrics(dict(values), step=step))
+        self._note("metrics", values={k: float(v) for k, v in values.items()}, step=step)
 
     def resume(self, state: Path) -> None:
-        """The id of the run lies in `state`; the run just begun gives way to an earlier one."""
-        self._try(lambda: _resume(state / RUN))
+        """Go on in the run of this training, which has its name in `state` from the first on."""
+        memory = state / RUN
+        try:
+            if not memory.is_file():
+                replace_file(memory, self.spool.start["id"].encode())
+            self._note("resume", training=memory.read_text(encoding="utf-8"))
+        except OSError as error:
+            log.warning("After a cut this training will begin a new run in MLflow: %s", error)
 
     def model(self, name: str, folders: Mapping[str, Path]) -> None:
         """Register the folders as the next version of `name`, and call that the challenger."""
-        self._try(lambda: register(name, folders))
+        self._note(
+            "model",
+            name=name,
+            folders={key: str(folder.resolve()) for key, folder in folders.items()},
+            digests={key: digest(folder) for key, folder in folders.items()},
+        )
 
     def artifacts(self, folder: Path) -> None:
         """Keep a copy of the files of a published folder with the run."""
-        self._try(lambda: mlflow.log_artifacts(str(folder), folder.name))
+        self._note("artifacts", folder=str(folder.resolve()), digest=digest(folder))
 
-    def _try(self, action: Callable[[], object]) -> None:
-        """Do it, unless tracking has failed before: a dead server costs its time-out only once."""
-        if not self._alive:
-            return
-        try:
-            action()
-        except (MlflowException, OSError) as error:
-            self._alive = False
-            reason = shown(error)
-            log.warning("Tracking failed; from here on this run is not tracked: %s", reason)
+    def end(self, status: str) -> None:
+        """The run has ended; MLflow is given a while to learn of it."""
+        self._load.stop()
+        self._note("end", status=status)
+        self.sender.wait(self.spool)
+        if self._is_outermost:
+            self.sender.close()
+
+    def _note(self, event: str, **about: Any) -> None:
+        self.spool.append({"event": event, "time": now(), **about})
 
 
-def _resume(memory: Path) -> None:
-    """Take up the run that `memory` names, if this server still has it; else let it name this one.
+def register(name: str, folders: Mapping[str, Path], run: Run | None = None) -> int:
+    """Make the folders the next version of `name`, and call it the challenger; its number.
 
-    The run that was begun for the resumption holds nothing yet and is deleted.
+    run: whose model it is; that which is active, unless it is given
     """
-    own = mlflow.active_run()
-    if own is None:
-        return
-    earlier = memory.read_text(encoding="utf-8") if memory.is_file() else ""
-    if not _has(earlier):
-        replace_file(memory, own.info.run_id.encode())
-        return
-    mlflow.end_run()
-    mlflow.delete_run(own.info.run_id)
-    _start(run_id=earlier)
-
-
-def _start(**which: str) -> None:
-    """Begin a run, within the one that is active if there is one; the machine's load goes to it."""
-    within = mlflow.active_run() is not None
-    mlflow.start_run(nested=within, log_system_metrics=True, **which)
-
-
-def _has(run_id: str) -> bool:
-    try:
-        return bool(run_id) and mlflow.get_run(run_id).info.lifecycle_stage == "active"
-    except MlflowException:
-        return False
-
-
-def register(name: str, folders: Mapping[str, Path]) -> int:
-    """Make the folders the next version of `name`, and call it the challenger; its number."""
     code = Path(__file__).with_name(f"pyfunc_{name.removeprefix('vqmri-')}.py")
     info = mlflow.pyfunc.log_model(
         name=name,
@@ -122,10 +114,38 @@ def register(name: str, folders: Mapping[str, Path]) -> int:
         pip_requirements=[f"{p}=={version(p).split('+')[0]}" for p in _NEEDED],
         registered_model_name=name,
         tags=weights_tags(folders),
+        model_id=run and _logged_model(name, folders, run),
     )
     number = str(info.registered_model_version)
     mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, number)
     return int(number)
+
+
+def register_once(name: str, folders: Mapping[str, Path], run: Run, since: int) -> None:
+    """The same, unless it is there: this run's, or one of these weights that is newer than `since`.
+
+    since: milliseconds since 1970
+    """
+    client = mlflow.MlflowClient()
+    versions = client.search_model_versions(f"name = '{name}'", order_by=["version_number DESC"])
+    weights = weights_tags(folders).items()
+    for made in versions:
+        is_it = made.run_id == run.info.run_id or made.creation_timestamp >= since
+        if is_it and weights <= made.tags.items():
+            if made is versions[0]:  # cut off before the alias was set
+                client.set_registered_model_alias(name, CHALLENGER, made.version)
+            return
+    register(name, folders, run)
+
+
+def _logged_model(name: str, folders: Mapping[str, Path], run: Run) -> str:
+    """A model of a run, still without its files; its id."""
+    client = mlflow.MlflowClient()
+    model = client.create_logged_model(
+        run.info.experiment_id, name, run.info.run_id, weights_tags(folders), run.data.params
+    )
+    client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, 0)])
+    return model.model_id
 
 
 def weights_tags(folders: Mapping[str, Path]) -> dict[str, str]:
@@ -159,27 +179,46 @@ def _signature(folders: Mapping[str, Path]) -> ModelSignature:
 
 @contextmanager
 def tracked(stage: str, root: Path) -> Iterator[MlflowTracker | NullTracker]:
-    """A tracker with a run of the stage's name, or one that does nothing if no server answers.
+    """A tracker with a run of the stage's name, or one that does nothing if none can be kept.
 
-    A run that is begun within another, as a stage's within the pipeline's, is its child.
+    A run that is begun within another, as a stage's within the pipeline's, is its child. What no
+    server takes is kept in mlruns/spool/ of the project, and sent when it answers again, by this
+    run or by a later one.
     """
+    before = _current.get()
     try:
-        connect(root)
-        _start(run_name=stage)
+        server, folder = _point(root), root.resolve() / "mlruns" / "spool"
+        if before and (before.sender.folder, before.sender.server) == (folder, server):
+            tracker = MlflowTracker(before.sender, stage, before.spool.start["id"])
+        else:
+            sender = Sender(folder, server, mlflow.get_tracking_uri(), register_once)
+            tracker = MlflowTracker(sender, stage)
     except (MlflowException, OSError) as error:
         log.warning("MLflow does not answer; this run is not tracked: %s", shown(error))
         yield NullTracker()
         return
+    _current.set(tracker)
     status = "FAILED"
     try:
-        yield MlflowTracker()
+        yield tracker
         status = "FINISHED"
     finally:
-        try:
-            mlflow.end_run(status)
-        except (MlflowException, OSError) as error:  # what the stage published stands
-            reason = shown(error)
-            log.warning("MLflow does not answer; the end of this run is not tracked: %s", reason)
+        _current.set(before)
+        tracker.end(status)
+
+
+def _point(root: Path) -> str:
+    """Point MLflow at its store, as `connect`, but ask no server; its address.
+
+    Empty for the project's own store.
+    """
+    part_from_credentials()
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri.startswith("http"):
+        connect(root)
+        return uri
+    mlflow.set_tracking_uri(uri)
+    return uri
 
 
 def connect(root: Path) -> None:
