@@ -380,7 +380,7 @@ def test_no_secret_is_told_by_a_stage_or_lies_in_its_outputs(project: Path, refu
     assert "'volumes': 20" in local
     assert (project / "mlruns/mlflow.db").is_file()
     dead = f"http://somebody:{CANARY}e@127.0.0.1:{free_port()}"
-    assert "this run is not tracked" in told(project, dead, "-c", ONE_STAGE)
+    assert "will be sent later" in told(project, dead, "-c", ONE_STAGE)
     alive = f"http://somebody:{CANARY}e@127.0.0.1:{refusing}"
     assert "this run is not tracked" in told(project, alive, "-c", ONE_STAGE)
     assert any(who.startswith("Basic") for _, who in Refuses.asked), "they are sent as before"
