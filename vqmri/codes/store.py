@@ -14,6 +14,7 @@ from vqmri.codes.schema import FORMAT_VERSION, CodeMap
 from vqmri.errors import IntegrityError
 from vqmri.outputs import Manifest
 from vqmri.outputs.arrays import open_array, open_group
+from vqmri.outputs.publish import sync
 from vqmri.outputs.reading import understood
 
 STORE = "codes.zarr"
@@ -42,13 +43,20 @@ class CodeWriter:
                 dimension_names=("volume", "x", "y", "z")[: 1 + len(code_map.grid)],
             )
         group.attrs.put({"maps": [asdict(code_map) for code_map in maps]})
+        sync(self._path, self._path.parent)
 
     def write_shard(self, start: int, codes: Sequence[Num[np.ndarray, "item ..."]]) -> None:
-        """Write one whole shard of each map, finest first; `start` is its first item."""
+        """Write one whole shard of each map, finest first; `start` is its first item.
+
+        It is on the disk afterwards, so that the caller may say that it is done.
+        """
         group = zarr.open_group(self._path, mode="r+")
         for code_map, block in zip(_maps(group), codes, strict=True):
             array = _array(group, code_map.name)
             array[start : start + len(block)] = block.astype(code_map.dtype)
+            assert array.shards is not None
+            shard = self._path / code_map.name / "c" / str(start // array.shards[0])
+            sync(shard, self._path.parent)
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Add what the codes are: records of the volumes, downsampling, hash of the weights."""

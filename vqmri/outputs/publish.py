@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from vqmri.errors import InputError, IntegrityError
 from vqmri.outputs.lock import hold
@@ -44,6 +45,7 @@ def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Wo
         work.out.mkdir(exist_ok=True)
         _remove_fragments(work.out.parent)
         yield work
+        _remove_fragments(work.out)  # of a worker that died while the others did its share too
         Manifest.of(work.out, identity).write(work.out)
         sync(work.out)
         _swap(work.out, target, old)
@@ -114,25 +116,45 @@ def clean(work_root: Path) -> list[Path]:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a single file whole or not at all: beside it, to the disk, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    """Write a single file whole or not at all: beside it, to the disk, then rename.
+
+    Two that write it at once do not meet: a worker that was thought dead may come back.
+    """
+    _make_folder(path.parent)
+    beside = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 
-def sync(folder: Path) -> None:
-    """Bring all of a folder to the disk: files side by side, then the folders that name them."""
+def _make_folder(folder: Path) -> None:
+    """With its parents; those that name new ones are on the disk afterwards."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in new:
+        _sync_folder(place.parent)
+
+
+def sync(folder: Path, top: Path | None = None) -> None:
+    """Bring all of a folder to the disk: files side by side, then the folders that name them.
+
+    top: a folder above, up to which the folders that lead here are brought there too
+    """
     below = [Path(root) for root, _, _ in os.walk(folder)]
+    above = [place for place in folder.parents if top and place.is_relative_to(top)]
     files = [path for place in below for path in place.iterdir() if path.is_file()]
     with ThreadPoolExecutor() as pool:
         list(pool.map(_sync_file, files))
-    for place in below:
-        _sync_folder(place)
+    for place in (*below, *above):
+        if place.is_dir():  # there is none where a shard has nothing but the fill value
+            _sync_folder(place)
 
 
 def _sync_file(path: Path) -> None:

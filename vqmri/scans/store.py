@@ -60,26 +60,29 @@ class VolumeWriter:
     def create(self, count: int, channels: int, shape: Sequence[int]) -> None:
         """Make an empty store, or keep the one that a killed run left. The fill value is NaN."""
         group = zarr.open_group(self._path, mode="a", zarr_format=3)
-        if ARRAY in group:
-            return
         volume = (channels, *shape)
-        group.create_array(
-            ARRAY,
-            shape=(count, *volume),
-            chunks=(volumes_per_chunk(volume), *volume),
-            shards=(volumes_per_shard(volume), *volume),
-            dtype="float32",
-            compressors=[BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec()],
-            fill_value=float("nan"),
-            dimension_names=("volume", "channel", *_AXES[len(shape)]),
-        )
+        if ARRAY not in group:
+            group.create_array(
+                ARRAY,
+                shape=(count, *volume),
+                chunks=(volumes_per_chunk(volume), *volume),
+                shards=(volumes_per_shard(volume), *volume),
+                dtype="float32",
+                compressors=[BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec()],
+                fill_value=float("nan"),
+                dimension_names=("volume", "channel", *_AXES[len(shape)]),
+            )
+        sync(self._path, self._path.parent)
 
     def write_shard(self, shard: int, volumes: Float[np.ndarray, "volume channel *space"]) -> None:
-        """Write one whole shard at once; volumes that were refused are NaN."""
+        """Write one whole shard at once; volumes that were refused are NaN.
+
+        It is on the disk afterwards, so that the caller may say that it is done.
+        """
         array = _array(zarr.open_group(self._path, mode="r+"))
         indices = shard_range(shard, array.shape[0], volumes_per_shard(array.shape[1:]))
         array[indices.start : indices.stop] = volumes
-        sync(self._path / ARRAY / "c" / str(shard))  # here, where shards run side by side
+        sync(self._path / ARRAY / "c" / str(shard), self._path.parent)
 
     def finish(
         self, records: Sequence[Record], spacing: Sequence[float], channels: Sequence[Channel]

@@ -1,5 +1,6 @@
 """volumes + vqvae → codes: encode the whole data set."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,19 +128,24 @@ def encode_shard(shard: Shard) -> int:
     """
     marker = Path(shard.state) / f"items-{shard.start:07d}"
     if not marker.is_file():
-        device = choose_device()
-        store = VolumeStore(Path(shard.volumes))
-        model = load_model(Path(shard.vqvae), VQVAE)[0].to(device)
-        volumes = torch.from_numpy(_read(store, shard))
-        with torch.inference_mode():
-            codes = model.encode(volumes.to(device))
-            for row in set(_fitted(store)) & set(range(shard.start, shard.stop)):
-                own = [c[row - shard.start : row - shard.start + 1] for c in codes]
-                volume = model.to_volumes(model.decode(own))[0]
-                np.save(_rebuilt(Path(shard.state), row), volume.cpu().numpy())
-        CodeWriter(Path(shard.out)).write_shard(shard.start, [c.cpu().numpy() for c in codes])
+        CodeWriter(Path(shard.out)).write_shard(shard.start, _encoded(shard))
         replace_file(marker, b"")
     return shard.stop - shard.start
+
+
+def _encoded(shard: Shard) -> list[np.ndarray]:
+    """Values of each map; the volumes whose residuals are looked at are kept, rebuilt."""
+    device = choose_device()
+    store = VolumeStore(Path(shard.volumes))
+    model = load_model(Path(shard.vqvae), VQVAE)[0].to(device)
+    volumes = torch.from_numpy(_read(store, shard))
+    with torch.inference_mode():
+        codes = model.encode(volumes.to(device))
+        for row in set(_fitted(store)) & set(range(shard.start, shard.stop)):
+            own = [c[row - shard.start : row - shard.start + 1] for c in codes]
+            volume = model.to_volumes(model.decode(own))[0]
+            replace_file(_rebuilt(Path(shard.state), row), _npy(volume.cpu().numpy()))
+    return [c.cpu().numpy() for c in codes]
 
 
 def _least(count: int, maps: Sequence[CodeMap], store: VolumeStore) -> int:
@@ -156,6 +162,12 @@ def _fitted(store: VolumeStore) -> list[int]:
 
 def _rebuilt(state: Path, row: int) -> Path:
     return state / f"rebuilt-{row:07d}.npy"
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def _residuals(store: VolumeStore, state: Path) -> list[dict[str, Any]]:
