@@ -14,6 +14,7 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
+from tests.faults import Record, tell
 from tests.servers import free_port, process, wait_for
 from vqmri.tracking import sender
 from vqmri.tracking.mlflow import tracked, weights_tags
@@ -81,7 +82,10 @@ def train(root: Path, steps: range, *, within: Callable[[int], None] = lambda st
 
 
 @pytest.mark.services
-def test_what_was_tracked_without_a_server_arrives_once(tmp_path: Path, serve: Serve) -> None:
+@pytest.mark.faults
+def test_what_was_tracked_without_a_server_arrives_once(
+    tmp_path: Path, serve: Serve, record_property: Record
+) -> None:
     report = tmp_path / "report"
     report.mkdir()
     (report / "report.html").write_text("seen")
@@ -112,11 +116,13 @@ def test_what_was_tracked_without_a_server_arrives_once(tmp_path: Path, serve: S
             kept = {}
             with tracked("sample", tmp_path):
                 pass
+    tell(record_property, "MLflow away from the start", 1, 1, "all of it arrives later, once")
 
 
 @pytest.mark.services
+@pytest.mark.faults
 def test_a_server_that_dies_in_mid_run_and_comes_back_has_every_point_once(
-    tmp_path: Path, serve: Serve
+    tmp_path: Path, serve: Serve, record_property: Record
 ) -> None:
     with serve() as server:
 
@@ -138,6 +144,7 @@ def test_a_server_that_dies_in_mid_run_and_comes_back_has_every_point_once(
         assert history(train_run) == logged
         assert train_run.info.status == "FINISHED"
     assert spools(tmp_path) == []
+    tell(record_property, "MLflow killed in mid-run", 1, 1, "all of it arrives later, once")
 
 
 @pytest.mark.services
@@ -157,8 +164,9 @@ def test_within_one_run_a_server_that_answers_again_gets_what_it_missed(
 
 
 @pytest.mark.services
+@pytest.mark.faults
 def test_a_server_that_hangs_keeps_no_step_waiting_and_begins_no_run_twice(
-    tmp_path: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, serve: Serve, caplog: pytest.LogCaptureFixture, record_property: Record
 ) -> None:
     with serve() as server:
 
@@ -183,6 +191,13 @@ def test_a_server_that_hangs_keeps_no_step_waiting_and_begins_no_run_twice(
         assert time.perf_counter() - began < sender.PATIENCE + 2
         os.killpg(server.pid, signal.SIGCONT)
     assert caplog.text.count("will be sent later") >= 2
+    tell(
+        record_property,
+        "MLflow hangs in mid-run",
+        1,
+        1,
+        "no step waits; all of it arrives later, once",
+    )
 
 
 @pytest.fixture
@@ -198,8 +213,9 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("call", range(1, 9))
+@pytest.mark.faults
 def test_cut_off_at_any_request_and_begun_again_nothing_is_there_twice(
-    local: Path, monkeypatch: pytest.MonkeyPatch, call: int, after: bool
+    local: Path, monkeypatch: pytest.MonkeyPatch, call: int, after: bool, record_property: Record
 ) -> None:
     """after: the request is carried out, and its answer is lost"""
     calls = 0
@@ -238,6 +254,13 @@ def test_cut_off_at_any_request_and_begun_again_nothing_is_there_twice(
     _, run, _ = runs()
     assert history(run) == expected
     assert run.info.status == "FINISHED"
+    tell(
+        record_property,
+        "MLflow cut off at a request",
+        1,
+        1,
+        "nothing is missing, nothing there twice",
+    )
 
 
 def test_a_run_whose_process_was_killed_is_ended_by_the_next(local: Path) -> None:
