@@ -5,25 +5,31 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqmri.protocols import Metrics
 
 
-class Usage:
-    """Counts codes over an epoch; figures of single batches would depend on the batch size."""
+class Usage(nn.Module):
+    """Counts codes over an epoch; figures of single batches would depend on the batch size.
+
+    The counts are buffers, for a checkpoint to hold.
+    """
 
     def __init__(self, names: Sequence[str], num_embeddings: Sequence[int]) -> None:
         """One name and number of values per map; maps of real numbers (0 values) are left out."""
+        super().__init__()
         self._sizes = dict(zip(names, num_embeddings, strict=True))
-        self._counts: dict[str, Tensor] = {}
-        self._reset()
+        for name, number in self._sizes.items():
+            if number:
+                self.register_buffer(name, torch.zeros(number, dtype=torch.long))
 
     def add(self, maps: Sequence[Tensor]) -> None:
         """Count the codes of all maps, finest first."""
         for name, codes in zip(self._sizes, maps, strict=True):
             if count := self._sizes[name]:
-                self._counts[name] += torch.bincount(codes.flatten().long().cpu(), minlength=count)
+                found = torch.bincount(codes.flatten().long().cpu(), minlength=count)
+                self.get_buffer(name).add_(found)
 
     def take(self, total: Callable[[Tensor], Tensor] = lambda counts: counts) -> Metrics:
         """`usage_NAME` and `perplexity_NAME` of what was counted, and start anew.
@@ -31,19 +37,12 @@ class Usage:
         total: adds up the counts of all processes that count
         """
         metrics: Metrics = {}
-        for name, own in self._counts.items():
-            count = total(own).cpu()
+        for name, own in self.named_buffers():
+            count = total(own.clone()).cpu()
             metrics[f"usage_{name}"] = usage(count.numpy())
             metrics[f"perplexity_{name}"] = perplexity(count.numpy())
-        self._reset()
+            own.zero_()
         return metrics
-
-    def _reset(self) -> None:
-        self._counts = {
-            name: torch.zeros(number, dtype=torch.long)
-            for name, number in self._sizes.items()
-            if number
-        }
 
 
 def usage(counts: np.ndarray) -> float:

@@ -134,6 +134,7 @@ def _fit(
             terms=terms,
             subjects=lambda step: [records[i].subject for i in batch(step)],
             epoch=epoch,
+            tally=usage,
         ),
         Muon(trained, settings.weight_decay),
         training_plan(settings, seed=params.seed, count=len(records)),

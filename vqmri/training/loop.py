@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Task:
     subjects: step to the subjects in its batch, for the message when the loss diverges
     epoch: called at each epoch's end with the step count and the model as it would be published,
         returns further metrics of that epoch
+    tally: what `terms` counts for `epoch`, in buffers on the CPU that add up over processes; a
+        checkpoint in mid-epoch holds them
     """
 
     name: str
@@ -49,6 +51,7 @@ class Task:
     terms: Callable[[nn.Module, int, range, Sequence[Tensor]], Mapping[str, Tensor]]
     subjects: Callable[[int], list[str]]
     epoch: Callable[[int, nn.Module], Metrics]
+    tally: nn.Module = field(default_factory=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class _Run:
         self.task, self.optimiser, self.plan, self.fabric = task, optimiser, plan, fabric
         self.slots = slots
         self.model = fabric.setup_module(task.model)  # on its device from here on
-        self.kept = nn.ModuleDict({"model": task.model})
+        self.kept = nn.ModuleDict({"model": task.model, "tally": task.tally})
         self.published = task.model
         if plan.average_decay is not None:
             self.average = averaged(task.model, plan.average_decay)
@@ -119,6 +122,8 @@ class _Run:
         done, history, sums = load_checkpoint(
             checkpoints, self.kept, self.optimiser, agree=self.fabric.broadcast
         )
+        if not leads:
+            self._set_tally(lambda counts: counts.zero_())  # the leader has that of all
         saved_at = time.monotonic()
         steps = range(done, plan.steps)
         parts = ahead(self.task.inputs, [(step, slots) for step in steps for slots in self.slots])
@@ -141,6 +146,7 @@ class _Run:
                 due = self._on_any(time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS)
                 if stop or due or done == plan.steps:
                     sums = {key: self._mean(value) for key, value in sums.items()}
+                    self._set_tally(self._of_all)
                     if leads:
                         save_checkpoint(checkpoints, done, self.kept, self.optimiser, history, sums)
                     saved_at = time.monotonic()
@@ -201,6 +207,17 @@ class _Run:
             f"{self.task.subjects(step)}. The last good checkpoint is kept. Lower the learning "
             "rate in params.yaml: the training then begins anew."
         )
+
+    def _set_tally(self, change: Callable[[Tensor], Tensor]) -> None:
+        for counts in self.task.tally.buffers():
+            counts.copy_(change(counts))
+
+    def _of_all(self, counts: Tensor) -> Tensor:
+        """For the leader, whose checkpoint it is, what all processes have counted; else nothing."""
+        if self.fabric.world_size == 1:
+            return counts
+        total = self.fabric.all_reduce(counts.to(self.fabric.device), reduce_op="sum")
+        return total.cpu() if self.fabric.is_global_zero else torch.zeros_like(counts)
 
     def _on_any(self, told: bool) -> bool:
         """Whether it is so on any of the processes, which then do the same at the same step."""
