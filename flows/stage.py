@@ -4,6 +4,7 @@ import errno
 import os
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.record import record
+from vqmri.errors import InterruptedRunError
 from vqmri.layout import MADE_BY, Layout
 from vqmri.params import PARAMS, Params
 from vqmri.protocols import Metrics
@@ -27,6 +29,7 @@ from vqmri.stages.run import run
 
 RUNNER = "VQMRI_TASK_RUNNER"
 _MAY_PASS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN)
+_DEATHS = ("KilledWorker", "FutureCancelledError", "FuturesCancelledError")  # Dask is an extra
 _PICTURES = ("samples.png", "reconstructions.png")
 
 
@@ -75,8 +78,24 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     futures = [submit(function, item) for item in items]
     bar: Any = create_progress_artifact(0.0, key=f"{name.replace('_', '-')}-progress")
     for number, future in enumerate(futures, start=1):
-        yield future.result()
+        with said_plainly():
+            result = future.result()
+        yield result
         update_progress_artifact(bar, 100 * number / len(futures))
+
+
+@contextmanager
+def said_plainly() -> Iterator[None]:
+    """Turn what Dask raises when workers die into an InterruptedRunError."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ not in _DEATHS:
+            raise
+        raise InterruptedRunError(
+            f"Dask gave a shard up ({error}): its workers were ended, perhaps for want "
+            "of memory, or the scheduler was. The same command goes on from here."
+        ) from None
 
 
 def run_stage(
