@@ -213,7 +213,7 @@ def test_a_report_of_other_models_is_refused(
 ) -> None:
     folder = copy_of_finished.output(other)
     replace(Manifest.read(folder), fingerprint="of another training").write(folder)
-    with pytest.raises(IntegrityError, match=rf"than .*{other} \(\w{{16}}\)\. Run `vqmri evaluate`"):
+    with pytest.raises(IntegrityError, match=rf"than .*{other} \(\w{{16}}\)\. Run `vqmri evalu"):
         promote(copy_of_finished, registry_root, OPEN)
 
 
