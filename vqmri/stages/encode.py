@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def _encoded(shard: Shard) -> list[np.ndarray]:
     """Values of each map; the volumes whose residuals are looked at are kept, rebuilt."""
     device = choose_device()
     store = VolumeStore(Path(shard.volumes))
-    model = load_model(Path(shard.vqvae), VQVAE)[0].to(device)
+    model = _model(shard.vqvae, digest(Path(shard.vqvae)))
     volumes = torch.from_numpy(_read(store, shard))
     with torch.inference_mode():
         codes = model.encode(volumes.to(device))
@@ -146,6 +147,12 @@ def _encoded(shard: Shard) -> list[np.ndarray]:
             volume = model.to_volumes(model.decode(own))[0]
             replace_file(_rebuilt(Path(shard.state), row), _npy(volume.cpu().numpy()))
     return [c.cpu().numpy() for c in codes]
+
+
+@lru_cache(maxsize=1)
+def _model(folder: str, digest: str) -> VQVAE:
+    """Loaded and checked once in a process, however many shards it encodes."""
+    return load_model(Path(folder), VQVAE)[0].to(choose_device())
 
 
 def _least(count: int, maps: Sequence[CodeMap], store: VolumeStore) -> int:

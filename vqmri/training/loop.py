@@ -145,10 +145,7 @@ class _Run:
                 stop = self._on_any(stop_is_asked())
                 due = self._on_any(time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS)
                 if stop or due or done == plan.steps:
-                    sums = {key: self._mean(value) for key, value in sums.items()}
-                    self._set_tally(self._of_all)
-                    if leads:
-                        save_checkpoint(checkpoints, done, self.kept, self.optimiser, history, sums)
+                    sums = self._save(checkpoints, done, history, sums)
                     saved_at = time.monotonic()
                 if stop:
                     break
@@ -160,6 +157,14 @@ class _Run:
         if self.published is not self.task.model:
             self.task.model.load_state_dict(self.published.state_dict())
         return history
+
+    def _save(self, checkpoints: Path, done: int, history: list[Row], sums: Row) -> Row:
+        """The leader's checkpoint holds what all have counted; the sums that each goes on with."""
+        sums = {key: self._mean(value) for key, value in sums.items()}
+        self._set_tally(self._of_all)
+        if self.fabric.is_global_zero:
+            save_checkpoint(checkpoints, done, self.kept, self.optimiser, history, sums)
+        return sums
 
     def _row(self, done: int, sums: Row, tracker: Tracker) -> Row:
         """What is kept of an epoch that ends after so many steps; means are over all processes."""
