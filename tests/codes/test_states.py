@@ -393,7 +393,7 @@ def run(examples: int, steps: int = 25, phases: tuple[Phase, ...] = tuple(Phase)
 
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("examples", [8, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("examples", [8, pytest.param(250, marks=pytest.mark.long)])
 def test_what_is_published_is_whole_after_any_history(
     examples: int, record_property: Record
 ) -> None:

@@ -24,6 +24,7 @@ from vqmri.scans.store import VolumeStore
 from vqmri.training.augment import Augmentation
 from vqmri.training.batches import item_seed
 from vqmri.training.device import choose_device
+from vqmri.training.memory import return_large_blocks
 from vqmri.training.model_folder import load_model
 from vqmri.vqvae import VQVAE
 from vqmri.vqvae.residual import fit_residuals
@@ -152,6 +153,7 @@ def _encoded(shard: Shard) -> list[np.ndarray]:
 @lru_cache(maxsize=1)
 def _model(folder: str, digest: str) -> VQVAE:
     """Loaded and checked once in a process, however many shards it encodes."""
+    return_large_blocks()  # Dask's workers give all back at once, and fetch it half their time
     return load_model(Path(folder), VQVAE)[0].to(choose_device())
 
 
