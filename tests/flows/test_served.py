@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -146,7 +147,9 @@ def _new_scans(checkout: Path, shell: dict[str, str], api: str) -> None:
             break
         time.sleep(1)
     assert [one["state_type"] for one in started] == ["COMPLETED", "COMPLETED"]
-    print(f"a flow over an unchanged pipeline: {started[1]['total_run_time']:.1f} s")
+    asked, ended = (datetime.fromisoformat(started[1][key]) for key in ("created", "end_time"))
+    seconds = (ended - asked).total_seconds()
+    print(f"a flow over an unchanged pipeline: {seconds:.1f} s from the event to its end")
 
 
 def _pages(api: str, mlflow: str, tmp_path: Path) -> None:
