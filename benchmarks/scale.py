@@ -41,7 +41,8 @@ def measure(project: Path, stages: Sequence[str]) -> dict[str, dict[str, float]]
         found: dict[str, dict[str, float]] = {name: {} for name in stages}
         digests: dict[str, set[str]] = {name: set() for name in stages}
         for workers in (1, 2):
-            options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+            host = "127.0.0.1"
+            options = {"threads_per_worker": 1, "host": host, "dashboard_address": f"{host}:0"}
             with (
                 LocalCluster(n_workers=workers, **options) as cluster,  # type: ignore[no-untyped-call]
                 Client(cluster) as client,  # type: ignore[no-untyped-call]

@@ -49,7 +49,7 @@ def shards(threads: int) -> Any:
 
     if not asked.startswith("dask:"):
         return DaskTaskRunner(address=asked)
-    options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     return DaskTaskRunner(cluster_kwargs={"n_workers": int(asked.removeprefix("dask:")), **options})
 
 

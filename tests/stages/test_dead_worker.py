@@ -53,7 +53,7 @@ def cluster(deaths: int) -> Iterator[Map]:
     import dask
     from distributed import Client, LocalCluster
 
-    options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": deaths}),
         LocalCluster(n_workers=2, silence_logs=50, **options) as workers,  # type: ignore[no-untyped-call]

@@ -128,7 +128,8 @@ def test_a_server_that_dies_in_mid_run_and_comes_back_has_every_point_once(
 
         def kill(step: int) -> None:
             if step == 10:
-                time.sleep(2)  # some are there by now
+                while not any(history(run) for run in runs()):
+                    time.sleep(0.2)
                 os.killpg(server.pid, signal.SIGKILL)
                 server.wait(30)
 
