@@ -1,30 +1,16 @@
 """A Dask scheduler with two workers, and the pipeline on them."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.documented import commands
+from tests.doors import bytes_of, run
 from tests.servers import free_port, process
-from vqmri.layout import MADE_BY
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 
 
-def run(checkout: Path, shell: dict[str, str], *command: str) -> str:
-    done = subprocess.run(
-        command, cwd=checkout, env=shell, capture_output=True, text=True, check=False, timeout=600
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    return done.stdout + done.stderr
-
-
-def bytes_of(checkout: Path) -> dict[str, bytes]:
-    return {name: (checkout / f"data/{name}/MANIFEST.json").read_bytes() for name in MADE_BY}
-
-
-@pytest.mark.long
 def test_the_pipeline_on_two_workers_gives_the_same_bytes(
     checkout: Path, shell: dict[str, str], tmp_path: Path
 ) -> None:

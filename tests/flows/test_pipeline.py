@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPO
+from tests.doors import bytes_of, run
 from vqmri.stages import STAGES
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
@@ -19,20 +20,6 @@ runs = mlflow.search_runs(experiment_names=["vqmri"], output_format="list")
 below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == top.info.run_id]
 print(top.info.run_name, *sorted(run.info.run_name for run in below))
 """
-OUTPUTS = ("volumes", "vqvae", "codes", "prior", "samples", "study", "use", "report")
-
-
-def run(checkout: Path, shell: dict[str, str], *command: str) -> str:
-    done = subprocess.run(
-        command, cwd=checkout, env=shell, capture_output=True, text=True, check=False, timeout=600
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    return done.stdout + done.stderr
-
-
-def bytes_of(checkout: Path) -> dict[str, bytes]:
-    found = {name: (checkout / f"data/{name}/MANIFEST.json").read_bytes() for name in OUTPUTS}
-    return found | {"metrics": (checkout / "data/metrics.json").read_bytes()}
 
 
 def test_flow_and_dvc_give_the_same_bytes_and_each_knows_what_the_other_did(

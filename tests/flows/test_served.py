@@ -18,21 +18,13 @@ from playwright.sync_api import Page, expect
 
 from tests.browser import chromium
 from tests.documented import commands
+from tests.doors import bytes_of, run
 from tests.servers import free_port, process, wait_for
-from vqmri.layout import MADE_BY
 from vqmri.stages import STAGES
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(1200)]
 PAGE = "docs/operation.md"
 RUN = ("prefect", "deployment", "run")
-
-
-def run(checkout: Path, shell: dict[str, str], *command: str) -> str:
-    done = subprocess.run(
-        command, cwd=checkout, env=shell, capture_output=True, text=True, check=False, timeout=600
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    return done.stdout + done.stderr
 
 
 def typed(*begin: str) -> list[str]:
@@ -45,11 +37,6 @@ def deployed(checkout: Path, shell: dict[str, str], command: list[str]) -> None:
     """`prefect deployment run`, to its end."""
     said = run(checkout, shell, *command, "--watch", "--watch-interval", "2")
     assert "Completed" in said, said
-
-
-def bytes_of(checkout: Path) -> dict[str, bytes]:
-    found = {name: (checkout / f"data/{name}/MANIFEST.json").read_bytes() for name in MADE_BY}
-    return found | {"metrics": (checkout / "data/metrics.json").read_bytes()}
 
 
 def ask(url: str, **body: Any) -> Any:

@@ -248,6 +248,7 @@ def test_a_kill_at_any_step_leaves_a_whole_output(
     times: int, tmp_path: Path, record_property: Record
 ) -> None:
     steps = sum(_killed_at_every_step(tmp_path / str(number)) for number in range(times))
+    assert steps > 8 * times
     tell(record_property, "SIGKILL at each step of publishing", steps, steps,
          "the old output or the new one, whole")  # fmt: skip
 

@@ -138,7 +138,8 @@ def test_patients_and_series_of_any_name(raw: Path, tmp_path: Path) -> None:
                 image, "SOPInstanceUID", "UI", f"../../../evil.{number}.{image.InstanceNumber}"
             )
         dicom_files.write(images, raw / str(number))
-    written(tmp_path, params(kind="dicom", covariates=["sex"]))
+    new = written(tmp_path, params(kind="dicom", covariates=["sex"]))
+    assert "some/project/data/volumes/MANIFEST.json" in new
 
 
 def test_a_bids_name_that_leads_outside_is_none(raw: Path, tmp_path: Path) -> None:

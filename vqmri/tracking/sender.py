@@ -121,7 +121,7 @@ class Sender:
         for path, spool in sorted(self._spools.items()):
             try:
                 self._send(spool)
-            except Exception as error:
+            except Exception as error:  # whatever it is, the run must not wait for a dead thread
                 if not self._failed:
                     log.warning(
                         "MLflow does not answer; what it misses will be sent later: %s",
@@ -138,7 +138,7 @@ class Sender:
     def _answers(self) -> bool:
         try:
             self._client.search_experiments(max_results=1)
-        except Exception:
+        except (MlflowException, SQLAlchemyError, OSError):
             return False
         return True
 
