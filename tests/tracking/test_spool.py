@@ -37,7 +37,7 @@ def serve(
         "--artifacts-destination", str(tmp_path / "artifacts"),
     )  # fmt: skip
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(sender, "RETRY", 1.0)
 
@@ -52,6 +52,16 @@ def serve(
 
 def spools(root: Path) -> list[Path]:
     return sorted((root / "mlruns" / "spool").glob("*.jsonl"))
+
+
+def send_what_is_left(root: Path) -> None:
+    """One more run, or as many as a busy machine's server needs to answer in time."""
+    for _ in range(20):
+        with tracked("encode", root):
+            pass
+        if not spools(root):
+            return
+    raise AssertionError(f"never sent: {spools(root)}")
 
 
 def runs(**which: Any) -> list[Any]:
@@ -96,12 +106,11 @@ def test_what_was_tracked_without_a_server_arrives_once(
     assert len(spools(tmp_path)) == 3
     kept = {path: path.read_bytes() for path in spools(tmp_path)}
     with serve():
-        with tracked("encode", tmp_path):
-            pass
         for _ in range(2):  # the second time from nothing but the events, all sent before
-            assert spools(tmp_path) == []
+            send_what_is_left(tmp_path)
             found = {run.info.run_name: run for run in runs()}
-            assert len(runs()) == len(found) == 4 + (len(kept) == 0)
+            others = [run for run in runs() if run.info.run_name != "encode"]
+            assert len(others) == len(found) - 1 == 3
             assert history(found["train_vqvae"]) == logged
             assert found["train_vqvae"].data.params == {"train_vqvae.steps": "300"}
             assert {run.info.status for run in found.values()} == {"FINISHED"}
@@ -113,9 +122,6 @@ def test_what_was_tracked_without_a_server_arrives_once(
             assert mlflow.artifacts.load_text(page) == "seen"
             for path, text in kept.items():
                 path.write_bytes(text)
-            kept = {}
-            with tracked("sample", tmp_path):
-                pass
     tell(record_property, "MLflow away from the start", 1, 1, "all of it arrives later, once")
 
 
@@ -139,12 +145,10 @@ def test_a_server_that_dies_in_mid_run_and_comes_back_has_every_point_once(
         (run,) = runs()
         assert 0 < len(history(run)) < 20
         assert run.info.status == "RUNNING"
-        with tracked("encode", tmp_path):
-            pass
-        train_run, _ = runs()
+        send_what_is_left(tmp_path)
+        (train_run,) = (run for run in runs() if run.info.run_name == "train_vqvae")
         assert history(train_run) == logged
         assert train_run.info.status == "FINISHED"
-    assert spools(tmp_path) == []
     tell(record_property, "MLflow killed in mid-run", 1, 1, "all of it arrives later, once")
 
 
@@ -157,7 +161,7 @@ def test_within_one_run_a_server_that_answers_again_gets_what_it_missed(
             tracker.metrics({"loss": float(step)}, step=step)
         with serve():
             tracker.metrics({"loss": 5.0}, step=5)
-            for _ in range(200):
+            for _ in range(600):
                 if mlflow.get_experiment_by_name("vqmri") and runs() and history(runs()[0])[5:]:
                     break
                 time.sleep(0.1)
@@ -167,8 +171,13 @@ def test_within_one_run_a_server_that_answers_again_gets_what_it_missed(
 @pytest.mark.services
 @pytest.mark.faults
 def test_a_server_that_hangs_keeps_no_step_waiting_and_begins_no_run_twice(
-    tmp_path: Path, serve: Serve, caplog: pytest.LogCaptureFixture, record_property: Record
+    tmp_path: Path,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    record_property: Record,
 ) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     with serve() as server:
 
         def hang(step: int) -> None:
@@ -178,11 +187,8 @@ def test_a_server_that_hangs_keeps_no_step_waiting_and_begins_no_run_twice(
                 time.sleep(8)  # requests time out that the server will carry out when it goes on
 
         logged = train(tmp_path, range(20), within=hang)
-        with tracked("encode", tmp_path):
-            pass
-        assert spools(tmp_path) == []
-        run, _ = runs()
-        assert run.info.run_name == "train_vqvae"
+        send_what_is_left(tmp_path)
+        (run,) = (run for run in runs() if run.info.run_name == "train_vqvae")
         assert history(run) == logged
 
         began = time.perf_counter()
