@@ -28,7 +28,7 @@ test: $(BIN)/.installed
 		--numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-services: $(BIN)/.installed
-	OMP_NUM_THREADS=1 python -m pytest -m "services and not long" \
+	OMP_NUM_THREADS=1 python -m pytest -m "services and not long" $$(grep -rl mark.services tests) \
 		--numprocesses logical --maxprocesses 2 --dist worksteal
 
 test-long: $(BIN)/.installed

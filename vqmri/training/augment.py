@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from monai.data import MetaTensor
-from monai.transforms import Compose, RandAdjustContrastd, RandAffined, RandFlipd
 from torch import Tensor
 
 from vqmri.shapes import Volumes
@@ -40,6 +38,9 @@ class Augmentation:
         translation: Sequence[float],
         contrast: float,
     ) -> None:
+        # Here, because MONAI takes two seconds to import, and most runs vary nothing.
+        from monai.transforms import Compose, RandAdjustContrastd, RandAffined, RandFlipd
+
         keys = [_IMAGE, _LABEL] if labelled else [_IMAGE]
         angles = 1 if len(translation) == 2 else 3
         self._labelled = labelled
@@ -82,6 +83,8 @@ class Augmentation:
 
 def _plain(volume: Tensor) -> Tensor:
     """Without the geometry that MONAI adds to what it resamples."""
+    from monai.data import MetaTensor
+
     return volume.as_tensor() if isinstance(volume, MetaTensor) else volume
 
 

@@ -1,7 +1,5 @@
 """The VQ-VAE with all that its training minimises."""
 
-from monai.losses import JukeboxLoss, PatchAdversarialLoss
-from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -33,19 +31,26 @@ class Autoencoding(nn.Module):
         super().__init__()
         self.vqvae = vqvae
         self.spectral_cost, self.adversarial_cost = spectral_cost, adversarial_cost
-        self.spectral = JukeboxLoss(spatial_dims) if spectral_cost else None
-        self.verdict = PatchAdversarialLoss() if adversarial_cost else None
-        self.opponent = (
-            PatchDiscriminator(
+        self.spectral: nn.Module | None = None
+        self.verdict: nn.Module | None = None
+        self.opponent: nn.Module | None = None
+        # MONAI is imported here, because that takes two seconds, and most runs have neither.
+        if spectral_cost:
+            from monai.losses import JukeboxLoss
+
+            self.spectral = JukeboxLoss(spatial_dims)
+        if adversarial_cost:
+            from monai.losses import PatchAdversarialLoss
+            from monai.networks.nets import PatchDiscriminator
+
+            self.verdict = PatchAdversarialLoss()
+            self.opponent = PatchDiscriminator(
                 spatial_dims,
                 channels=OPPONENT_WIDTH,
                 in_channels=vqvae.in_channels,
                 num_layers_d=OPPONENT_LAYERS,
                 norm="INSTANCE",
             )
-            if adversarial_cost
-            else None
-        )
 
     def forward(self, volumes: Volumes) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The terms of the loss, scalars, `loss` being what is minimised; and the maps of codes."""
