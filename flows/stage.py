@@ -1,6 +1,7 @@
 """How a flow runs a stage: shards as mapped tasks; progress, figures and pictures as artifacts."""
 
 import errno
+import logging
 import os
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from httpx import HTTPError
 from prefect import get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
@@ -17,6 +19,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.record import record
@@ -31,6 +34,8 @@ RUNNER = "VQMRI_TASK_RUNNER"
 _MAY_PASS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN)
 _DEATHS = ("KilledWorker", "FutureCancelledError", "FuturesCancelledError")  # Dask is an extra
 _PICTURES = ("samples.png", "reconstructions.png")
+
+log = logging.getLogger(__name__)
 
 
 def shards(threads: int) -> Any:
@@ -76,12 +81,37 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     name = function.__name__
     submit = shard.with_options(task_run_name=name).submit
     futures = [submit(function, item) for item in items]
-    bar: Any = create_progress_artifact(0.0, key=f"{name.replace('_', '-')}-progress")
+    show = _progress(f"{name.replace('_', '-')}-progress")
     for number, future in enumerate(futures, start=1):
         with said_plainly():
             result = future.result()
         yield result
-        update_progress_artifact(bar, 100 * number / len(futures))
+        show(100 * number / len(futures))
+
+
+def _progress(key: str) -> Callable[[float], None]:
+    """A bar on the run's page; one that could not be shown once is not moved again."""
+    bars: list[Any] = []
+
+    def show(percent: float) -> None:
+        with if_prefect_answers():
+            bar = bars.pop()
+            update_progress_artifact(bar, percent)
+            bars.append(bar)
+
+    with if_prefect_answers():
+        bars.append(create_progress_artifact(0.0, key=key))
+    return lambda percent: show(percent) if bars else None
+
+
+@contextmanager
+def if_prefect_answers() -> Iterator[None]:
+    """For what a run's page shows: no stage ends or waits because the server is away."""
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            yield
+    except HTTPError as error:
+        log.warning("Prefect's server does not answer, and shows less of this run: %s", error)
 
 
 @contextmanager
@@ -111,13 +141,14 @@ def run_stage(
     if out is None:
         record(name, params)
     logger.info("%s: %s", name, ", ".join(f"{k} {v:.5g}" for k, v in sorted(metrics.items())))
-    create_table_artifact(
-        key=name.replace("_", "-"),
-        table=[{"metric": key, "value": value} for key, value in sorted(metrics.items())],
-        description=f"Metrics of {name}",
-    )
-    if MADE_BY["report"] == name:
-        _show_report(Layout(Path.cwd()).output("report"), metrics)
+    with if_prefect_answers():
+        create_table_artifact(
+            key=name.replace("_", "-"),
+            table=[{"metric": key, "value": value} for key, value in sorted(metrics.items())],
+            description=f"Metrics of {name}",
+        )
+        if MADE_BY["report"] == name:
+            _show_report(Layout(Path.cwd()).output("report"), metrics)
     return metrics
 
 

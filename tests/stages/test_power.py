@@ -11,8 +11,13 @@ import pytest
 
 from tests.conftest import tiny_values
 from tests.faults import Record, tell
+from vqmri.codes import CodeMap, CodeWriter
+from vqmri.codes.store import STORE as CODES
+from vqmri.errors import IntegrityError
 from vqmri.layout import MADE_BY, Layout
 from vqmri.params import Params
+from vqmri.scans.store import STORE as VOLUMES
+from vqmri.scans.store import VolumeWriter
 from vqmri.stages import STAGES
 
 OUTPUT_OF = {stage: output for output, stage in MADE_BY.items()}
@@ -78,3 +83,24 @@ def test_a_shard_is_on_the_disk_before_it_is_said_to_be_done(
     assert [paths for paths in moments if paths] == []
     tell(record_property, "power cuts when a shard is said to be done", len(moments), len(moments),
          "all of it is on the disk")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "level_0/zarr.json"])
+def test_metadata_that_a_power_cut_emptied_are_told_with_the_way_out(
+    tmp_path: Path, name: str
+) -> None:
+    writer = CodeWriter(tmp_path)
+    maps = [CodeMap("level_0", (2, 3, 2), 16)]
+    writer.create(4, maps, 2)
+    (tmp_path / CODES / name).write_bytes(b"")
+    with pytest.raises(IntegrityError, match="vqmri clean"):
+        writer.create(4, maps, 2)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "volumes/zarr.json"])
+def test_so_are_those_of_volumes(tmp_path: Path, name: str) -> None:
+    writer = VolumeWriter(tmp_path)
+    writer.create(4, 1, (8, 8, 8))
+    (tmp_path / VOLUMES / name).write_bytes(b"")
+    with pytest.raises(IntegrityError, match="vqmri clean"):
+        writer.create(4, 1, (8, 8, 8))

@@ -27,22 +27,26 @@ class CodeWriter:
         self._path = folder / STORE
 
     def create(self, count: int, maps: Sequence[CodeMap], items_per_shard: int) -> None:
-        """Make an empty store of `count` items, or keep the one that a killed run left."""
-        group = zarr.open_group(self._path, mode="a", zarr_format=3)
-        for code_map in maps:
-            if code_map.name in group:
-                continue
-            group.create_array(
-                code_map.name,
-                shape=(count, *code_map.grid),
-                chunks=(code_map.chunk_items(items_per_shard), *code_map.grid),
-                shards=(items_per_shard, *code_map.grid),
-                dtype=code_map.dtype,
-                compressors=[ZstdCodec(level=3), Crc32cCodec()],
-                fill_value=code_map.num_embeddings or float("nan"),
-                dimension_names=("volume", "x", "y", "z")[: 1 + len(code_map.grid)],
-            )
-        group.attrs.put({"maps": [asdict(code_map) for code_map in maps]})
+        """Make an empty store of `count` items, or keep the one that a killed run left.
+
+        Raises IntegrityError when a power cut left that one damaged.
+        """
+        with understood(self._path, "Remove it with `vqmri clean`, and start again."):
+            group = zarr.open_group(self._path, mode="a", zarr_format=3)
+            for code_map in maps:
+                if code_map.name in group:
+                    continue
+                group.create_array(
+                    code_map.name,
+                    shape=(count, *code_map.grid),
+                    chunks=(code_map.chunk_items(items_per_shard), *code_map.grid),
+                    shards=(items_per_shard, *code_map.grid),
+                    dtype=code_map.dtype,
+                    compressors=[ZstdCodec(level=3), Crc32cCodec()],
+                    fill_value=code_map.num_embeddings or float("nan"),
+                    dimension_names=("volume", "x", "y", "z")[: 1 + len(code_map.grid)],
+                )
+            group.attrs.put({"maps": [asdict(code_map) for code_map in maps]})
         sync(self._path, self._path.parent)
 
     def write_shard(self, start: int, codes: Sequence[Num[np.ndarray, "item ..."]]) -> None:

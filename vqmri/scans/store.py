@@ -58,20 +58,24 @@ class VolumeWriter:
         self._path = folder / STORE
 
     def create(self, count: int, channels: int, shape: Sequence[int]) -> None:
-        """Make an empty store, or keep the one that a killed run left. The fill value is NaN."""
-        group = zarr.open_group(self._path, mode="a", zarr_format=3)
-        volume = (channels, *shape)
-        if ARRAY not in group:
-            group.create_array(
-                ARRAY,
-                shape=(count, *volume),
-                chunks=(volumes_per_chunk(volume), *volume),
-                shards=(volumes_per_shard(volume), *volume),
-                dtype="float32",
-                compressors=[BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec()],
-                fill_value=float("nan"),
-                dimension_names=("volume", "channel", *_AXES[len(shape)]),
-            )
+        """Make an empty store, or keep the one that a killed run left. The fill value is NaN.
+
+        Raises IntegrityError when a power cut left that one damaged.
+        """
+        with understood(self._path, "Remove it with `vqmri clean`, and start again."):
+            group = zarr.open_group(self._path, mode="a", zarr_format=3)
+            volume = (channels, *shape)
+            if ARRAY not in group:
+                group.create_array(
+                    ARRAY,
+                    shape=(count, *volume),
+                    chunks=(volumes_per_chunk(volume), *volume),
+                    shards=(volumes_per_shard(volume), *volume),
+                    dtype="float32",
+                    compressors=[BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec()],
+                    fill_value=float("nan"),
+                    dimension_names=("volume", "channel", *_AXES[len(shape)]),
+                )
         sync(self._path, self._path.parent)
 
     def write_shard(self, shard: int, volumes: Float[np.ndarray, "volume channel *space"]) -> None:
