@@ -46,8 +46,9 @@ audit: $(BIN)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[audit]'
 	pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
+# Hours: NAMES='sampling ingest' runs these alone.
 bench: $(BIN)/.installed
-	python -m benchmarks.quantizers
+	python -m benchmarks $(NAMES)
 
 clean:
 	vqmri clean

@@ -19,10 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
-from vqmri.outputs import replace_file
+from benchmarks.page import put, table
 
-BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
-_HEAD = ["| fault | tried | survived or found | what happened |", "|---|---|---|---|"]
+MARK = "faults"
 
 Row = tuple[str, int, int, str]
 
@@ -47,20 +46,10 @@ def rows(report: Path) -> list[Row]:
     return sorted((fault, *counts, outcome) for (fault, outcome), counts in sums.items())
 
 
-def table(found: Sequence[Row]) -> str:
+def as_table(found: Sequence[Row]) -> str:
     """As Markdown."""
-    lines = [f"| {' | '.join(map(str, row))} |" for row in found]
-    return "\n".join([*_HEAD, *lines])
-
-
-def write(page: Path, text: str) -> None:
-    """Put the table between the marks of a page; ValueError when it has none."""
-    before = page.read_text(encoding="utf-8")
-    head, _, rest = before.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not end:
-        raise ValueError(f"{page} has no place for the table: {BEGIN} … {END}")
-    replace_file(page, f"{head}{BEGIN}\n{text}\n{END}{tail}".encode())
+    titles = ["fault", "tried", "survived or found", "what happened"]
+    return table(titles, [[str(value) for value in row] for row in found])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         marks = "faults" if options.long else "faults and not long"
         code = run(marks, report, ["--numprocesses", "logical", "--maxprocesses", "2"])
         found = rows(report)
-    text = table(found)
+    text = as_table(found)
     print(text)
     if options.write:
-        write(options.write, text)
+        put(options.write, MARK, text)
     tried, survived = sum(row[1] for row in found), sum(row[2] for row in found)
     print(json.dumps({"benchmark": "faults", "kinds": len(found), "tried": tried,
                       "survived": survived}), flush=True)  # fmt: skip

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import faults
+from benchmarks.page import put
 
 TOLD = """
 from tests.faults import tell
@@ -32,8 +33,8 @@ def test_the_table_holds_what_tests_that_passed_have_told(tmp_path: Path) -> Non
         ("disk full", 3, 3, "exit 5"),
     ]
     page = tmp_path / "page.md"
-    page.write_text(f"# Page\n{faults.BEGIN}\nold\n{faults.END}\nrest\n")
-    faults.write(page, faults.table(found))
+    page.write_text("# Page\n<!-- faults: begin -->\nold\n<!-- faults: end -->\nrest\n")
+    put(page, faults.MARK, faults.as_table(found))
     text = page.read_text()
     assert text.startswith("# Page\n")
     assert text.endswith("rest\n")
@@ -41,4 +42,4 @@ def test_the_table_holds_what_tests_that_passed_have_told(tmp_path: Path) -> Non
     assert "old" not in text
     (tmp_path / "bare.md").write_text("nothing")
     with pytest.raises(ValueError, match="no place"):
-        faults.write(tmp_path / "bare.md", "")
+        put(tmp_path / "bare.md", faults.MARK, "")
