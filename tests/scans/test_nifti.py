@@ -528,7 +528,8 @@ def test_find_takes_a_row_that_ends_early_as_missing_values(raw: Path) -> None:
 def test_find_names_the_column_that_the_table_lacks(raw: Path, column: str) -> None:
     columns = [name for name in ("file", "subject", "age") if name != column]
     write_table(raw, "\t".join(columns), "a.nii\tp1")
-    with pytest.raises(InputError, match=f"has no column '{column}'"):
+    option = {"file": "file_column", "subject": "subject_column", "age": "covariates"}[column]
+    with pytest.raises(InputError, match=rf"has no column '{column}'.*ingest\.source\.{option}"):
         find(raw, table="scans.tsv", covariates=["age"])
 
 
@@ -536,6 +537,22 @@ def test_find_names_the_scan_that_the_table_lacks(raw: Path) -> None:
     write_table(raw, "file\tsubject", "a.nii\tp1", "b.nii.gz\tp1")
     with pytest.raises(InputError, match=r"no row with 'c\.nii\.gz' in its column 'file'"):
         find(raw, table="scans.tsv")
+
+
+def test_a_table_may_name_scans_without_ending_or_suffix(tmp_path: Path) -> None:
+    for name in ("1000_SS.nii.gz", "1000_T1w.nii.gz", "1001.mgz", "b.nii"):
+        (tmp_path / name).touch()
+    write_table(tmp_path, "file\tsubject", "1000\tp1", "1001\tp2", "b.nii\tp3")
+    found = find(tmp_path, images="*", table="scans.tsv")
+    assert [(c.source, c.subject) for c in found] == [
+        ("1000_SS.nii.gz", "p1"), ("1000_T1w.nii.gz", "p1"), ("1001.mgz", "p2"), ("b.nii", "p3"),
+    ]  # fmt: skip
+
+
+def test_a_row_of_the_whole_name_goes_before_one_without_suffix(tmp_path: Path) -> None:
+    (tmp_path / "1000_SS.nii.gz").touch()
+    write_table(tmp_path, "file\tsubject", "1000\tp1", "1000_SS\tp2", "1000_SS.nii.gz\tp3")
+    assert find(tmp_path, images="*", table="scans.tsv")[0].subject == "p3"
 
 
 def test_find_names_a_table_that_is_missing(raw: Path) -> None:

@@ -46,7 +46,11 @@ class NiftiSource(Section):
         None, description="values of the label maps, 0 first, if they are to be the last channel"
     )
     table: str | None = Field(None, description="TSV or CSV of subjects, relative to `raw`")
-    file_column: str = Field("file", description="the table's column with the scan's file name")
+    file_column: str = Field(
+        "file",
+        description="the table's column with the scan's file name, with or without ending and "
+        "last _suffix",
+    )
     subject_column: str = Field("subject", description="the table's column with the person")
     covariates: list[str] = Field([], description="columns of the table to keep with each volume")
 

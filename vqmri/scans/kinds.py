@@ -3,9 +3,11 @@
 Pictures (idx, images) and phantoms are not guessed: a folder of scans may hold pictures of them.
 """
 
+import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -67,11 +69,21 @@ def check_plain(raw: Path, sources: Sequence[str]) -> None:
     """InputError when images below `raw` seem to be label maps or masks, which are no scans."""
     strange = [source for source in sources if _NO_SCAN.search(source)]
     if strange:
+        scans = [source for source in sources if source not in strange]
+        images = _glob(scans) if scans else "*.nii.gz"
         raise InputError(
             f"{raw} holds what seems to be label maps or masks ({len(strange)} files, as "
-            f"{strange[0]}). Say which images are scans: ingest.source with kind nifti, images, "
-            "and labels or masks."
+            f"{strange[0]}). Say in params.yaml which images are scans, perhaps\n"
+            "  ingest:\n    source:\n      kind: nifti\n"
+            f"      images: {json.dumps(images)}\n"
+            f"      masks: {json.dumps(_glob(strange))}    # or labels:"
         )
+
+
+def _glob(sources: Sequence[str]) -> str:
+    """One that these would match, by the folder and the ending that most of them have."""
+    globs = (re.sub(r"[^/]*?(_[A-Za-z]\w*)?(\.[a-z.]+)$", r"*\1\2", source) for source in sources)
+    return Counter(globs).most_common(1)[0][0]
 
 
 def _is_bids(raw: Path) -> bool:

@@ -33,8 +33,9 @@ def find(
 ) -> list[Candidate]:
     """Scans below `raw` that match the glob `images`, sorted by path.
 
-    table: TSV or CSV relative to `raw`, one row per scan, `file_column` holding the file's name;
-        without one a scan is of the subject sub-LABEL that its path names, else of its own
+    table: TSV or CSV relative to `raw`, `file_column` holding the scan's file name, or that without
+        its ending, or without its last _suffix too, so that a row may stand for several scans;
+        without a table a scan is of the subject sub-LABEL that its path names, else of its own
     modalities, labels, masks: globs of further channels, of label maps and of brain masks; a file
         belongs to the scan that has the same file name, or the same without its _suffix; a suffix
         that all scans have, as `_T1w`, does not count
@@ -50,7 +51,7 @@ def find(
     brains = _Partners(raw, masks, "brain masks", paths) if masks else None
     others = [_Partners(raw, glob, name, paths) for name, glob in modalities.items()]
     columns = [file_column, subject_column, *covariates]
-    rows = _read_table(raw / table, columns, [path.name for path in paths]) if table else {}
+    rows = _read_table(raw / table, columns, paths) if table else {}
     people = _people({name: row[subject_column] for name, row in rows.items()})
     alone = len({path.name for path in paths}) == len(paths)
     return [
@@ -191,8 +192,11 @@ def _clean(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", name)
 
 
-def _read_table(path: Path, columns: list[str], files: list[str]) -> dict[str, dict[str, str]]:
-    """Rows of the subject table by file name, the first of `columns`; all `files` have one."""
+def _read_table(path: Path, columns: list[str], scans: list[Path]) -> dict[str, dict[str, str]]:
+    """Rows of the subject table by the scans' file names; all scans have one.
+
+    columns: the one that names the scans, the one that names people, and those of covariates
+    """
     if not path.is_file():
         raise InputError(f"{path} is missing: it is the `table` of params.yaml.")
     delimiter = "," if path.suffix == ".csv" else "\t"
@@ -200,16 +204,26 @@ def _read_table(path: Path, columns: list[str], files: list[str]) -> dict[str, d
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, delimiter=delimiter, restval="")
             if missing := set(columns) - set(reader.fieldnames or ()):
+                asked = next(column for column in columns if column in missing)
+                option = dict(zip(columns, ("file_column", "subject_column"), strict=False))
                 raise InputError(
-                    f"{path} has no column {sorted(missing)[0]!r}; it has {reader.fieldnames}."
+                    f"{path} has no column {asked!r}; it has {reader.fieldnames}. Say which it is: "
+                    f"ingest.source.{option.get(asked, 'covariates')}."
                 )
             rows = {row[columns[0]]: row for row in reader}
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is no table in UTF-8: {error}.") from None
-    for name in files:
-        if name not in rows:
-            raise InputError(f"{path} has no row with {name!r} in its column {columns[0]!r}.")
-    return {name: rows[name] for name in files}
+    found = {}
+    for scan in scans:
+        names = [name for name in (scan.name, image_file.stem(scan), _unsuffixed(scan)) if name]
+        key = next((name for name in names if name in rows), None)
+        if key is None:
+            raise InputError(
+                f"{path} has no row with {scan.name!r} in its column {columns[0]!r}, nor with "
+                f"{' or '.join(map(repr, names[1:]))}."
+            )
+        found[scan.name] = rows[key]
+    return found
 
 
 def value(text: str) -> str | float | None:
