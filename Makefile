@@ -1,4 +1,4 @@
-# make demo · make serve · make test · make check · make test-services · make bench · make audit
+# make demo · make serve · make test · make check · make test-services · make docs · make bench · make audit
 # TORCH_INDEX: an index of PyTorch's wheels to prefer, for example its CPU-only or a CUDA one.
 PYTHON ?= python3.11
 TORCH_INDEX ?=
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export DO_NOT_TRACK := true
 
-.PHONY: demo serve test test-services test-long check audit bench clean
+.PHONY: demo serve test test-services test-long check docs audit bench clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -39,6 +39,12 @@ check: $(BIN)/.installed
 	ruff check .
 	mypy
 	lint-imports
+
+# A dead link, or a page that the navigation does not name, is an error.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(BIN)/.installed
+	mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 # Asks the network for known weaknesses of the versions in constraints.txt; so it is not in CI.
 # Nothing is resolved or installed: that file names every version.

@@ -72,7 +72,7 @@ def s3(tmp_path: Path, shell: dict[str, str]) -> Iterator[dict[str, str]]:
 def test_outputs_travel_by_folder_and_by_s3_and_an_experiment_is_shown(
     checkout: Path, shell: dict[str, str], s3: dict[str, str], tmp_path: Path
 ) -> None:
-    told = {" ".join(command[1:3]): command[1:] for command in commands("docs/operation.md", "DVC")}
+    told = {" ".join(command[1:3]): command[1:] for command in commands("docs/dvc.md", "DVC")}
     assert list(told) == ["repro", "exp run", "exp show", "plots show", "remote add", "push"]
     dvc(checkout, shell, *told["repro"])
     dvc(checkout, shell, "remote", "add", "--default", "folder", str(tmp_path / "store"))

@@ -23,13 +23,13 @@ from tests.servers import free_port, process, wait_for
 from vqmri.stages import STAGES
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(1200)]
-PAGE = "docs/operation.md"
 RUN = ("prefect", "deployment", "run")
 
 
 def typed(*begin: str) -> list[str]:
     """The one command of the docs' page on Prefect that begins so."""
-    (command,) = (c for c in commands(PAGE, "Prefect") if c[: len(begin)] == list(begin))
+    told = commands("docs/prefect.md", "Prefect")
+    (command,) = (c for c in told if c[: len(begin)] == list(begin))
     return command
 
 
@@ -127,16 +127,25 @@ def _pipeline(checkout: Path, shell: dict[str, str], api: str) -> None:
 def _new_scans(checkout: Path, shell: dict[str, str], api: str) -> None:
     """What `watch` sees starts the pipeline, which finds nothing that it must do."""
     assert len(runs_of_pipeline(api)) == 1
+    assert "15" in run(checkout, shell, *typed("prefect", "deployment", "schedule"))
     deployed(checkout, shell, [*RUN, "watch/watch"])
-    for _ in range(120):
-        started = runs_of_pipeline(api)
-        if len(started) == 2 and started[1]["state_type"] == "COMPLETED":
-            break
-        time.sleep(1)
-    assert [one["state_type"] for one in started] == ["COMPLETED", "COMPLETED"]
+    started = _completed(api, 2)
+    run(checkout, shell, *typed("prefect", "event", "emit"))
+    _completed(api, 3)
     asked, ended = (datetime.fromisoformat(started[1][key]) for key in ("created", "end_time"))
     seconds = (ended - asked).total_seconds()
     print(f"a flow over an unchanged pipeline: {seconds:.1f} s from the event to its end")
+
+
+def _completed(api: str, count: int) -> list[dict[str, Any]]:
+    """So many runs of the pipeline, once the last one has ended well."""
+    for _ in range(120):
+        started = runs_of_pipeline(api)
+        if len(started) == count and started[-1]["state_type"] == "COMPLETED":
+            break
+        time.sleep(1)
+    assert [one["state_type"] for one in started] == ["COMPLETED"] * count
+    return started
 
 
 def _pages(api: str, mlflow: str, tmp_path: Path) -> None:
@@ -160,7 +169,8 @@ def _pages(api: str, mlflow: str, tmp_path: Path) -> None:
 def _champion(checkout: Path, shell: dict[str, str], tmp_path: Path) -> None:
     """Drawn by flow, by command and over HTTP it is the same scan."""
     deployed(checkout, shell, typed(*RUN, "generate/generate"))
-    (generate,) = (c for c in commands(PAGE, "In operation") if c[:2] == ["vqmri", "generate"])
+    told = commands("docs/operation.md", "In operation")
+    (generate,) = (c for c in told if c[:2] == ["vqmri", "generate"])
     by_command = tmp_path / "DIR"
     run(tmp_path, shell, *generate)
     assert (checkout / "scans/MANIFEST.json").read_bytes() == (
@@ -168,7 +178,7 @@ def _champion(checkout: Path, shell: dict[str, str], tmp_path: Path) -> None:
     ).read_bytes()
 
     log = tmp_path / "model.log"
-    (serve,) = commands(PAGE, "MLflow")
+    (serve,) = commands("docs/mlflow.md", "MLflow")
     port = str(free_port())
     with process(tmp_path, shell, log, *serve[:-1], port) as server:
         wait_for(f"http://127.0.0.1:{port}/health", server, log)
