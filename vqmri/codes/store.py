@@ -27,7 +27,10 @@ class CodeWriter:
         self._path = folder / STORE
 
     def create(self, count: int, maps: Sequence[CodeMap], items_per_shard: int) -> None:
-        """Make an empty store of `count` items, or keep the one that a killed run left."""
+        """Make an empty store of `count` items, or keep the one that a killed run left.
+
+        items_per_shard: items that are written together, in one file per map
+        """
         group = zarr.open_group(self._path, mode="a", zarr_format=3)
         for code_map in maps:
             if code_map.name in group:
@@ -101,7 +104,10 @@ class CodeStore:
                 raise ValueError(f"{code_map.name} has shape {array.shape}, not {code_map.grid}")
 
     def read(self, indices: Sequence[int]) -> list[Num[np.ndarray, "item ..."]]:
-        """Values of some items, finest map first. IntegrityError when one is damaged or absent."""
+        """Values of some items, finest map first; `indices` count from 0.
+
+        Raises IntegrityError when a value is damaged or absent.
+        """
         return [
             self._read_map(code_map, array, indices)
             for code_map, array in zip(self.maps, self._arrays, strict=True)

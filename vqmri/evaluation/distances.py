@@ -63,6 +63,7 @@ def mmd_squared(a: A, b: B) -> float:
 def mmd_squared_biased(a: A, b: B) -> float:
     """The same as a V-statistic, with the pairs of an item and itself; lower is better, least 0.
 
+    Gretton et al. 2012, eq. 5.
     Finite sets of one distribution are above 0. NaN without features or items.
     """
     if min(len(a), len(b), a.shape[1]) == 0:
