@@ -12,8 +12,6 @@ from vqmri.evaluation.memorisation import (
     correlations,
     distances,
     longest_shared_run,
-    nearest_correlation,
-    nearest_distance,
     share_nearer,
     share_trained,
 )
@@ -38,7 +36,8 @@ def test_correlations_are_numpys_of_every_pair() -> None:
 def test_the_most_alike_is_a_copy_whatever_its_scale_and_no_negative() -> None:
     known = volumes(5)
     items = np.stack([3 * known[4] - 7, known[2], -known[0]])
-    values, indices = nearest_correlation(items, known)
+    found = correlations(items, known)
+    values, indices = found.max(axis=1), found.argmax(axis=1)
     assert indices[:2].tolist() == [4, 2]
     assert values[:2] == pytest.approx([1, 1], abs=1e-6)
     others = [np.corrcoef(-known[0].ravel(), other.ravel())[0, 1] for other in known]
@@ -53,7 +52,6 @@ def test_a_constant_volume_is_like_nothing() -> None:
         items = np.full((1, 2, 4, 3, 2), constant)
         assert correlations(items, known).tolist() == [[0, 0, 0]]
         assert correlations(known, items).tolist() == [[0], [0], [0]]
-        assert nearest_correlation(items, known).values.tolist() == [0]
 
 
 def test_chunks_of_the_caller_and_of_ones_own_change_nothing(
@@ -72,24 +70,20 @@ def test_chunks_of_the_caller_and_of_ones_own_change_nothing(
         yield known[6:]
 
     assert correlations(some, others) == pytest.approx(expected, abs=1e-6)
-    assert (nearest_correlation(some, known).indices == expected.argmax(axis=1)).all()
     monkeypatch.setattr(memorisation, "_VALUES_PER_CHUNK", 48 * 3)
     assert correlations(items, others) == pytest.approx(expected, abs=1e-6)
     monkeypatch.setattr(memorisation, "_VALUES_PER_CHUNK", 1)
     assert correlations(items, known) == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_nearest_features_are_those_of_a_double_loop() -> None:
+def test_distances_are_those_of_a_double_loop() -> None:
     random = np.random.default_rng(0)
     items, known = random.normal(size=(6, 3)), random.normal(size=(9, 3))
     items[2] = known[5]
     known[7] = known[5]
     matrix = [[float(np.sqrt(((a - b) ** 2).sum())) for b in known] for a in items]
     assert distances(items, known) == pytest.approx(np.array(matrix))
-    values, indices = nearest_distance(items, known)
-    assert values == pytest.approx(np.min(matrix, axis=1))
-    assert indices.tolist() == np.argmin(matrix, axis=1).tolist()
-    assert (values[2], indices[2]) == (0, 5)  # the first of two
+    assert distances(items, known)[2, 5] == 0
 
 
 def longest_by_hand(codes: np.ndarray, known: np.ndarray) -> list[tuple[int, int]]:

@@ -46,38 +46,14 @@ class Share(NamedTuple):
     chance_high: float
 
 
-def nearest_correlation(items: Items | ItemChunks, known: Known | KnownChunks) -> Nearest:
-    """Pearson's r of each item with the known volume most like it, −1 to 1; 1: a copy.
-
-    High values alone are no finding, as aligned scans are alike: compare with those of held-out
-    scans and the same known ones. ValueError when there is no item or no known one.
-    """
-    found = correlations(items, known)
-    return _picked(found, found.argmax(axis=1))
-
-
-def nearest_distance(
-    features: Float[np.ndarray, "item feature"], known: Float[np.ndarray, "known feature"]
-) -> Nearest:
-    """Euclidean distance of each item to the known one nearest to it, ≥ 0; 0: the same features.
-
-    Low values alone are no finding: compare with those of held-out scans. ValueError when there is
-    no known item.
-    """
-    found = distances(features, known)
-    return _picked(found, found.argmin(axis=1))
-
-
-def _picked(
-    matrix: Float[np.ndarray, "item known"], indices: Integer[np.ndarray, " item"]
-) -> Nearest:
-    return Nearest(np.take_along_axis(matrix, indices[:, None], axis=1)[:, 0], indices)
-
-
 def correlations(
     items: Items | ItemChunks, known: Known | KnownChunks
 ) -> Float[np.ndarray, "item known"]:
-    """Pearson's r over all voxels and channels of every pair; 0 where a volume is constant."""
+    """Pearson's r over all voxels and channels of every pair; 0 where a volume is constant.
+
+    −1 to 1; 1: a copy. High values alone are no finding, as aligned scans are alike: compare with
+    those of held-out scans and the same known ones. ValueError without an item or a known one.
+    """
     rows = [
         np.concatenate([one @ other.T for other in map(_unit, _chunks(known))], axis=1)
         for one in map(_unit, _chunks(items))
@@ -104,7 +80,7 @@ def _unit(volumes: Float[np.ndarray, "item ..."]) -> Float[np.ndarray, "item val
 def distances(
     features: Float[np.ndarray, "item feature"], known: Float[np.ndarray, "known feature"]
 ) -> Float[np.ndarray, "item known"]:
-    """Euclidean distance of every pair."""
+    """Euclidean distance of every pair, ≥ 0; 0: the same features. Compare as `correlations`."""
     return cdist(features, known)
 
 
