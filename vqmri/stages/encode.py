@@ -1,6 +1,5 @@
 """volumes + vqvae → codes: encode the whole data set."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from vqmri.codes import CodeMap, CodeWriter, code_maps
 from vqmri.errors import IntegrityError
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, Work, need_space, publishing, replace_file
+from vqmri.outputs.arrays import npy
 from vqmri.outputs.manifest import digest
 from vqmri.params import Encode, Params
 from vqmri.protocols import Map, Metrics, Tracker
@@ -146,7 +146,7 @@ def _encoded(shard: Shard) -> list[np.ndarray]:
         for row in set(_fitted(store)) & set(range(shard.start, shard.stop)):
             own = [c[row - shard.start : row - shard.start + 1] for c in codes]
             volume = model.to_volumes(model.decode(own))[0]
-            replace_file(_rebuilt(Path(shard.state), row), _npy(volume.cpu().numpy()))
+            replace_file(_rebuilt(Path(shard.state), row), npy(volume.cpu().numpy()))
     return [c.cpu().numpy() for c in codes]
 
 
@@ -171,12 +171,6 @@ def _fitted(store: VolumeStore) -> list[int]:
 
 def _rebuilt(state: Path, row: int) -> Path:
     return state / f"rebuilt-{row:07d}.npy"
-
-
-def _npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 def _residuals(store: VolumeStore, state: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from vqmri.codes import CodeWriter, code_maps
 from vqmri.errors import ParamsError
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, Manifest, need_space, publishing, replace_file
+from vqmri.outputs.arrays import npy
 from vqmri.outputs.manifest import MANIFEST, digest
 from vqmri.outputs.reading import understood
 from vqmri.params import Params, Sample
@@ -192,7 +193,7 @@ def _draw(batch: Batch) -> bytes:
     drawn = [values[: len(numbers)].cpu().numpy() for values in codes]
     CodeWriter(Path(batch.out)).write_shard(numbers[0], drawn)
     if volumes.ndim == 4:
-        return _npy(np.round(volumes * 255).astype(np.uint8))
+        return npy(np.round(volumes * 255).astype(np.uint8))
     for number, volume in zip(numbers, volumes, strict=True):
         _write_scan(Path(batch.out), number, volume, generator, settings)
     return b""
@@ -245,12 +246,6 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer.writerow(["number", *rows[0]])
     writer.writerows([number, *row.values()] for number, row in enumerate(rows))
     return text.getvalue().encode()
-
-
-def _npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 def _label(number: int) -> str:

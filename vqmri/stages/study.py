@@ -1,6 +1,5 @@
 """codes + models → study: is the prior needed, and why must one draw? By measurement."""
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from vqmri.evaluation.structure import (
 )
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, publishing, replace_file
+from vqmri.outputs.arrays import npz, read_npz
 from vqmri.outputs.manifest import digest
 from vqmri.params import Params, Study
 from vqmri.prior.choice import Choice
@@ -284,7 +284,7 @@ class Subject:
             )
             for start in range(0, count, size)
         ]
-        drawn = [_load(path) for path in each(draw_batch, batches)]
+        drawn = [read_npz(Path(path)) for path in each(draw_batch, batches)]
         names = [code_map.name for code_map in self._codes.maps]
         return [np.concatenate([block[name] for block in drawn])[:count] for name in names]
 
@@ -298,18 +298,6 @@ def draw_batch(batch: Batch) -> str:
         given = torch.tensor(batch.rows).reshape(len(batch.rows), rows.shape[1])
         rows[: len(given)] = given
         maps = generator.draw(batch.seed, batch.number, Choice(batch.temperature), rows=rows)
-        names = generator.vqvae.map_names
-        replace_file(path, _npz(dict(zip(names, maps, strict=True))))
+        arrays = (values.cpu().numpy() for values in maps)
+        replace_file(path, npz(dict(zip(generator.vqvae.map_names, arrays, strict=True))))
     return str(path)
-
-
-def _load(path: str) -> dict[str, np.ndarray]:
-    with np.load(path) as arrays:
-        return dict(arrays)
-
-
-def _npz(maps: Mapping[str, torch.Tensor]) -> bytes:
-    file = io.BytesIO()
-    arrays: dict[str, Any] = {name: values.cpu().numpy() for name, values in maps.items()}
-    np.savez(file, **arrays)
-    return file.getvalue()
