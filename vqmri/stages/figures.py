@@ -9,7 +9,7 @@ import torch
 
 from vqmri.codes import bits_per_position, code_tensors
 from vqmri.evaluation.codebook import Usage
-from vqmri.evaluation.likelihood import held_out_likelihood, inside
+from vqmri.evaluation.likelihood import held_out_likelihood, masks_in_view
 from vqmri.evaluation.reconstruction import (
     dice,
     mae_in_view,
@@ -114,12 +114,7 @@ def _code_bits(opened: Opened, record: Record) -> float:
 def prior(opened: Opened) -> Metrics:
     """Held-out bits per code inside the fields of view, beside the marginal entropy there."""
     records, prior = opened.records(HELD_OUT), opened.generator.prior
-    masks = [
-        inside([code_box(record.box, factor) for record in records], grid)
-        for factor, grid in zip(
-            opened.codes.attributes["downsamplings"], opened.codes.grids, strict=True
-        )
-    ]
+    masks = masks_in_view(opened.codes, [record.box for record in records])
     held = opened.codes.read(opened.indices(HELD_OUT))
     maps = code_tensors(held, opened.codes.num_embeddings)
     rows = known_rows(prior.covariates, [record.covariates for record in records])

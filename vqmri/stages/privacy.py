@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vqmri.codes import code_tensors
 from vqmri.evaluation.features import RandomNet
-from vqmri.evaluation.likelihood import inside, item_bits
+from vqmri.evaluation.likelihood import item_bits, masks_in_view
 from vqmri.evaluation.membership import Membership, flagged, membership
 from vqmri.evaluation.memorisation import (
     Share,
@@ -30,7 +30,7 @@ from vqmri.prior.covariates import known_rows
 from vqmri.prior.sampler import draw
 from vqmri.protocols import Metrics
 from vqmri.scans.split import HELD_OUT, TRAIN
-from vqmri.scans.volume import Record, code_box
+from vqmri.scans.volume import Record
 from vqmri.stages.opened import Opened
 from vqmri.training.generator import fastest
 from vqmri.training.model_folder import DESCRIPTION
@@ -83,11 +83,7 @@ class _Side:
 
     def bits(self, prior: Prior) -> Float[np.ndarray, " item"]:
         """Per code, under a prior."""
-        factors = zip(self._store.attributes["downsamplings"], self._store.grids, strict=True)
-        masks = [
-            inside([code_box(record.box, factor) for record in self.records], grid)
-            for factor, grid in factors
-        ]
+        masks = masks_in_view(self._store, [record.box for record in self.records])
         return item_bits(prior, self.tensors, masks, self.covariates(prior))
 
 

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from vqmri.codes import CodeStore, code_tensors
-from vqmri.evaluation.likelihood import held_out_likelihood, inside
+from vqmri.evaluation.likelihood import held_out_likelihood, masks_in_view
 from vqmri.evaluation.marginals import PositionMarginals
 from vqmri.evaluation.montage import one_slice
 from vqmri.evaluation.structure import (
@@ -31,7 +31,7 @@ from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.quantizers import Quantized, Quantizer
 from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.store import VolumeStore
-from vqmri.scans.volume import Record, code_box
+from vqmri.scans.volume import Record
 from vqmri.stages.kinship import check_kinship
 from vqmri.training.generator import Generator
 
@@ -210,10 +210,7 @@ class Subject:
         """All held-out codes, their positions inside the fields of view, and their records."""
         held = self._indices(HELD_OUT)
         records = [self._records[i] for i in held]
-        factors = zip(self._codes.attributes["downsamplings"], self._codes.grids, strict=True)
-        masks = [
-            inside([code_box(r.box, factor) for r in records], grid) for factor, grid in factors
-        ]
+        masks = masks_in_view(self._codes, [record.box for record in records])
         return self._codes.read(held), masks, records
 
     def _uniform_bits(self) -> float:

@@ -14,7 +14,7 @@ from vqmri.build.train_prior import prior_arguments
 from vqmri.build.training import deciding, training_plan
 from vqmri.codes import CodeStore, code_tensors
 from vqmri.errors import IntegrityError
-from vqmri.evaluation.likelihood import held_out_likelihood, inside
+from vqmri.evaluation.likelihood import held_out_likelihood, masks_in_view
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, need_space, replace_file
 from vqmri.outputs.manifest import digest
@@ -23,7 +23,7 @@ from vqmri.prior import Prior, nats_per_code
 from vqmri.prior.covariates import Covariate, fit_covariates, known_rows, to_json
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.split import HELD_OUT, TRAIN
-from vqmri.scans.volume import Record, code_box
+from vqmri.scans.volume import Record
 from vqmri.stages.in_work import in_work
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.batches import batch_indices
@@ -173,16 +173,13 @@ def _load(store: CodeStore, covariates: Sequence[Covariate]) -> Data:
     held_rows = _rows(records, HELD_OUT)
     held = [records[row] for row in held_rows]
     items, learnt = _learnt(store, records)
-    levels = zip(store.attributes["downsamplings"], store.grids, strict=True)
     return Data(
         train=_tensors(store, items),
         train_rows=known_rows(covariates, [known for _, known in learnt]),
         subjects=[subject for subject, _ in learnt],
         held_out=_tensors(store, held_rows),
         held_out_rows=known_rows(covariates, [row.covariates for row in held]),
-        masks=[
-            inside([code_box(row.box, factor) for row in held], grid) for factor, grid in levels
-        ],
+        masks=masks_in_view(store, [row.box for row in held]),
     )
 
 
