@@ -149,7 +149,13 @@ class VolumeStore:
         """Label values of the last channel; 0 when it is not a label map."""
         return len(self.channels[-1].label_values)
 
+    @property
+    def num_images(self) -> int:
+        """Channels of grey values or colours; the label map, if there is one, stands after them."""
+        return self.shape[0] - (self.num_classes > 0)
+
     def of_split(self, split: str) -> list[Record]:
+        """Records of one side of the split, in their order."""
         return [record for record in self.records if record.split == split]
 
     def read(self, records: Sequence[Record]) -> Float[np.ndarray, "volume channel *space"]:

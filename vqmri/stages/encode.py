@@ -175,13 +175,12 @@ def _rebuilt(state: Path, row: int) -> Path:
 
 def _residuals(store: VolumeStore, state: Path) -> list[dict[str, Any]]:
     """What the codes of training volumes leave out, as noise that samples can be given."""
-    grey = store.shape[0] - (store.num_classes > 0)
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for row in _fitted(store):
             yield store.read([store.records[row]])[0], np.load(_rebuilt(state, row))
 
-    return fit_residuals(pairs, grey)
+    return fit_residuals(pairs, store.num_images)
 
 
 def _read(store: VolumeStore, shard: Shard) -> np.ndarray:

@@ -39,15 +39,14 @@ def reconstruction(opened: Opened, reconstructions: np.ndarray) -> Metrics:
     """
     held = opened.records(HELD_OUT)
     boxes = [record.box for record in held]
-    images = opened.volumes.shape[0] - (opened.volumes.num_classes > 0)
+    images = opened.volumes.num_images
     everything = opened.volumes.read(held)
     volumes, found = everything[:, :images], reconstructions[:, :images]
     mean = np.broadcast_to(opened.mean_volume()[:images], volumes.shape)
-    labelled = opened.volumes.num_classes > 0
     of_labels = (
         _labels(everything, reconstructions, boxes)
         | _per_label(opened, everything, reconstructions, boxes)
-        if labelled
+        if opened.volumes.num_classes
         else {}
     )
     return of_labels | {
@@ -91,8 +90,7 @@ def _compression(opened: Opened) -> Metrics:
     plain, zipped, bits = 0, 0, 0.0
     for record in held:
         volume = opened.volumes.read([record])[0]
-        grey = len(volume) - (opened.volumes.num_classes > 0)
-        volume[:grey] *= np.iinfo(np.int16).max
+        volume[: opened.volumes.num_images] *= np.iinfo(np.int16).max
         voxels = np.rint(volume[..., *crop(record.box)]).astype("<i2").tobytes()
         plain, zipped = plain + 8 * len(voxels), zipped + 8 * len(zlib.compress(voxels, 6))
         bits += _code_bits(opened, record)

@@ -191,7 +191,7 @@ def _arguments(params: Params, store: VolumeStore) -> dict[str, Any]:
     return vqvae_arguments(
         params.train_vqvae,
         spatial_dims=3,
-        in_channels=store.shape[0] - (store.num_classes > 0),
+        in_channels=store.num_images,
         num_classes=store.num_classes,
     )
 

@@ -170,7 +170,7 @@ def _near(
 
     Scans and samples are read a chunk at a time.
     """
-    grey = opened.volumes.shape[0] - (opened.volumes.num_classes > 0)
+    grey = opened.volumes.num_images
     net = RandomNet(len(opened.volumes.shape) - 1, grey)
     known = [_volumes(opened, side.records, grey) for side in (train, held)]
     drawn = _grey(samples, grey)

@@ -112,9 +112,8 @@ def _some(records: Sequence[Record], most: int, random: np.random.Generator) -> 
 
 
 def _spaces(opened: Opened, weights: Path | None) -> list[FeatureSpace]:
-    grey = opened.volumes.shape[0] - (opened.volumes.num_classes > 0)
     spaces: list[FeatureSpace] = [
-        RandomNet(len(opened.volumes.shape) - 1, grey),
+        RandomNet(len(opened.volumes.shape) - 1, opened.volumes.num_images),
         EncoderSpace(opened.generator.vqvae),
     ]
     return [*spaces, WeightsFile(weights)] if weights else spaces

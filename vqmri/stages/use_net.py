@@ -158,7 +158,7 @@ def _recognise(net: Net, material: Material, progress: Callable[[int], object]) 
     assert net.covariate is not None
     covariate = from_json([net.covariate])[0]
     store = material.store
-    channels = store.shape[0] - (store.num_classes > 0)
+    channels = store.num_images
     train, held = (known(store.of_split(split), covariate) for split in (TRAIN, HELD_OUT))
     real = numbers(covariate, [record.covariates for record in train])
     asked = numbers(covariate, material.asked)
