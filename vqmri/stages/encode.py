@@ -19,7 +19,7 @@ from vqmri.outputs.arrays import npy
 from vqmri.outputs.manifest import digest
 from vqmri.params import Encode, Params
 from vqmri.protocols import Map, Metrics, Tracker
-from vqmri.scans.split import TRAIN
+from vqmri.scans.split import TRAIN, rows_of
 from vqmri.scans.store import VolumeStore
 from vqmri.training.augment import Augmentation
 from vqmri.training.batches import item_seed
@@ -165,7 +165,7 @@ def _least(count: int, maps: Sequence[CodeMap], store: VolumeStore) -> int:
 
 def _fitted(store: VolumeStore) -> list[int]:
     """Rows of the training volumes whose residuals are looked at."""
-    train = [row for row, record in enumerate(store.records) if record.split == TRAIN]
+    train = rows_of(store.records, TRAIN)
     return [train[i] for i in np.linspace(0, len(train) - 1, min(len(train), _FITTED), dtype=int)]
 
 

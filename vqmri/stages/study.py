@@ -29,7 +29,7 @@ from vqmri.prior.choice import Choice
 from vqmri.prior.covariates import known_rows
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.quantizers import Quantized, Quantizer
-from vqmri.scans.split import HELD_OUT, TRAIN
+from vqmri.scans.split import HELD_OUT, TRAIN, rows_of
 from vqmri.scans.store import VolumeStore
 from vqmri.scans.volume import Record
 from vqmri.stages.kinship import check_kinship
@@ -125,7 +125,7 @@ class Subject:
         self._volumes = VolumeStore(folders["volumes"])
         self._records = [Record(**row) for row in self._codes.attributes["records"]]
         random = np.random.default_rng(seed)
-        held, training = self._indices(HELD_OUT), self._indices(TRAIN)
+        held, training = (rows_of(self._records, split) for split in (HELD_OUT, TRAIN))
         self._count = min(settings.count, len(held), len(training))
         self._held = sorted(random.permutation(held)[: self._count].tolist())
         same = sorted(random.permutation(training)[: self._count].tolist())
@@ -196,9 +196,6 @@ class Subject:
     def _sizes(self) -> list[int]:
         return [number or _GAIN_BINS for number in self._codes.num_embeddings]
 
-    def _indices(self, split: str) -> list[int]:
-        return [i for i, record in enumerate(self._records) if record.split == split]
-
     def _binned(self, maps: Maps) -> Maps:
         """Codes as they are; real gains as bins that training gains fill evenly."""
         return [
@@ -208,7 +205,7 @@ class Subject:
 
     def _held_out(self) -> tuple[Maps, list[np.ndarray], list[Record]]:
         """All held-out codes, their positions inside the fields of view, and their records."""
-        held = self._indices(HELD_OUT)
+        held = rows_of(self._records, HELD_OUT)
         records = [self._records[i] for i in held]
         masks = masks_in_view(self._codes, [record.box for record in records])
         return self._codes.read(held), masks, records

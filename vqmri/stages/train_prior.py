@@ -22,7 +22,7 @@ from vqmri.params import Params
 from vqmri.prior import Prior, nats_per_code
 from vqmri.prior.covariates import Covariate, fit_covariates, known_rows, to_json
 from vqmri.protocols import Map, Metrics, Tracker
-from vqmri.scans.split import HELD_OUT, TRAIN
+from vqmri.scans.split import HELD_OUT, TRAIN, rows_of
 from vqmri.scans.volume import Record
 from vqmri.stages.in_work import in_work
 from vqmri.tracking.tracker import NullTracker
@@ -159,10 +159,6 @@ def _fit(
     )
 
 
-def _rows(records: Sequence[Record], split: str) -> list[int]:
-    return [row for row, record in enumerate(records) if record.split == split]
-
-
 def _load(store: CodeStore, covariates: Sequence[Covariate]) -> Data:
     """Both sides of the split; a held-out subject's value that training never met is missing.
 
@@ -170,7 +166,7 @@ def _load(store: CodeStore, covariates: Sequence[Covariate]) -> Data:
     they are would be learnt by heart first, and are the ones that a stranger could ask for.
     """
     records = [Record(**row) for row in store.attributes["records"]]
-    held_rows = _rows(records, HELD_OUT)
+    held_rows = rows_of(records, HELD_OUT)
     held = [records[row] for row in held_rows]
     items, learnt = _learnt(store, records)
     return Data(
@@ -193,7 +189,7 @@ def _learnt(
         return list(range(first, first + len(varied))), [
             (records[copy["of"]].subject, copy["covariates"]) for copy in varied
         ]
-    rows = _rows(records, TRAIN)
+    rows = rows_of(records, TRAIN)
     return rows, [(records[row].subject, records[row].covariates) for row in rows]
 
 
