@@ -6,7 +6,6 @@ After it `dvc repro` has nothing to do, and after `dvc repro` it has nothing to 
 
 import logging
 import signal
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from flows.study import study
 from flows.train_prior import train_prior
 from flows.train_vqvae import train_vqvae
 from flows.use import use
-from vqmri.errors import INTERRUPTED, STORAGE, VqmriError
+from vqmri.cli import faults_told
 from vqmri.layout import Layout
 from vqmri.stages.report import REPORT
 from vqmri.tracking.mlflow import tracked
@@ -50,17 +49,8 @@ def pipeline() -> dict[str, str]:
 def main() -> None:
     """Run the pipeline and say where its results lie."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: KeyboardInterrupt
-    try:
+    with faults_told():
         pipeline()
-    except VqmriError as error:
-        print(f"vqmri: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("vqmri: interrupted. The same command goes on from here.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except OSError as error:
-        print(f"vqmri: {error}. Nothing that was published is lost.", file=sys.stderr)
-        sys.exit(STORAGE)
     data = Layout(Path.cwd())
     print(f"\nsynthetic scans  {data.output('samples')}")
     print(f"report           {data.output('report') / REPORT}")
