@@ -1,8 +1,6 @@
 """Write synthetic scans in the layout of a BIDS derivative data set."""
 
-import csv
 import gzip
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ from jaxtyping import Float, Integer, Shaped
 
 import vqmri
 from vqmri.outputs import replace_file
+from vqmri.scans.table import tsv
 from vqmri.scans.volume import Channel
 
 BIDS_VERSION = "1.10.0"
@@ -143,13 +142,9 @@ def _participants(labels: Sequence[str], covariates: Sequence[Mapping[str, Any]]
     """One row per subject; columns in the order in which they first come."""
     rows = covariates or [{}] * len(labels)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    table = csv.writer(text, delimiter="\t", lineterminator="\n")
-    table.writerow(["participant_id", *columns])
-    for label, row in zip(labels, rows, strict=True):
-        values = [row.get(name) for name in columns]
-        table.writerow([f"sub-{label}", *("n/a" if v is None else v for v in values)])
-    return text.getvalue().encode()
+    values = (["n/a" if (v := row.get(name)) is None else v for name in columns] for row in rows)
+    people = ([f"sub-{label}", *own] for label, own in zip(labels, values, strict=True))
+    return tsv(["participant_id", *columns], people)
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

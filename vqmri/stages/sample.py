@@ -3,8 +3,6 @@
 Pictures (2D) become one file of MNIST's format, as they may have come in one.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from vqmri.params import Params, Sample
 from vqmri.prior.covariates import encode
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans import bids, idx
+from vqmri.scans.table import tsv
 from vqmri.scans.volume import Channel
 from vqmri.training.generator import Generator
 
@@ -236,16 +235,8 @@ def _describe(
     images = np.concatenate(blocks)
     grey = images.shape[1] == 1
     idx.write(folder / IMAGES, images[:, 0] if grey else np.moveaxis(images, 1, -1))
-    replace_file(folder / TABLE, _table(rows))
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """One row per picture: its number and covariates."""
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(["number", *rows[0]])
-    writer.writerows([number, *row.values()] for number, row in enumerate(rows))
-    return text.getvalue().encode()
+    of_each = ([number, *row.values()] for number, row in enumerate(rows))
+    replace_file(folder / TABLE, tsv(["number", *rows[0]], of_each))
 
 
 def _label(number: int) -> str:
