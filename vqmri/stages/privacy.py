@@ -24,6 +24,7 @@ from vqmri.evaluation.memorisation import (
     share_trained,
 )
 from vqmri.evaluation.overtrained import overtrain
+from vqmri.evaluation.report.cards import Finding
 from vqmri.prior import Prior
 from vqmri.prior.choice import Choice
 from vqmri.prior.covariates import known_rows
@@ -46,8 +47,6 @@ Chunks = Callable[[], Iterable[np.ndarray]]
 _VALUES_PER_CHUNK = 2**25
 _RUNS = 1000  # items whose runs are looked for; each is compared with every training item
 _REPEATS, _FEWER_REPEATS, _MANY = 1000, 200, 10**6
-Finding = tuple[str, str, str, str]
-"""The test, what it found, what it is compared with, how to read that."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from vqmri.codes import CodeStore, code_tensors
 from vqmri.evaluation.likelihood import held_out_likelihood, masks_in_view
-from vqmri.evaluation.marginals import PositionMarginals
+from vqmri.evaluation.marginals import PositionMarginals, uniform
 from vqmri.evaluation.montage import one_slice
 from vqmri.evaluation.structure import (
     nearest_difference,
@@ -217,14 +217,8 @@ class Subject:
         return float(np.average(np.log2(sizes[sizes > 0]), weights=weights))
 
     def _uniform(self, random: np.random.Generator) -> Maps:
-        drawn: Maps = []
-        for values, number in zip(self._reference, self._codes.num_embeddings, strict=True):
-            if number:
-                drawn.append(random.integers(number, size=values.shape))
-            else:  # no uniform over the real line: any training gain
-                pool = self._training[len(drawn)].ravel()
-                drawn.append(random.choice(pool, size=values.shape))
-        return drawn
+        maps = zip(self._training, self._codes.num_embeddings, strict=True)
+        return [uniform(values, number, self._count, random) for values, number in maps]
 
     def _marginal_bits(self, marginals: Sequence[PositionMarginals]) -> float:
         maps, masks, _ = self._held_out()
