@@ -79,7 +79,7 @@ class VolumeWriter:
 
         It is on the disk afterwards, so that the caller may say that it is done.
         """
-        array = _array(zarr.open_group(self._path, mode="r+"))
+        array = zarr.open_array(self._path, path=ARRAY, mode="r+")
         indices = shard_range(shard, array.shape[0], volumes_per_shard(array.shape[1:]))
         array[indices.start : indices.stop] = volumes
         sync(self._path / ARRAY / "c" / str(shard), self._path.parent)
@@ -188,9 +188,3 @@ class VolumeStore:
             f"{self._folder}: volume {record.index} ({record.source}) is {fault}. "
             "Make the volumes again with `vqmri ingest`."
         )
-
-
-def _array(group: zarr.Group) -> zarr.Array[Any]:
-    array = group[ARRAY]
-    assert isinstance(array, zarr.Array)
-    return array
