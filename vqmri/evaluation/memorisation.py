@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer, Num
+from jaxtyping import Bool, Float, Integer
 from scipy.spatial.distance import cdist
 
 _VALUES_PER_CHUNK = 2**24
@@ -20,13 +20,6 @@ Known = Float[np.ndarray, "known channel *space"]
 ItemChunks = Callable[[], Iterable[Items]]
 KnownChunks = Callable[[], Iterable[Known]]
 """Chunks of volumes too many for the memory; every call begins anew."""
-
-
-class Nearest(NamedTuple):
-    """Of each item: its value with the nearest known item, and that one's index (the first)."""
-
-    values: Num[np.ndarray, " item"]
-    indices: Integer[np.ndarray, " item"]
 
 
 class Share(NamedTuple):
@@ -86,25 +79,22 @@ def distances(
 
 def longest_shared_run(
     codes: Integer[np.ndarray, "item *grid"], known: Integer[np.ndarray, "known *grid"]
-) -> Nearest:
+) -> Integer[np.ndarray, " item"]:
     """Most positions in a row, in raster order, at which an item has one known item's codes.
 
     max over known items k and starts a of the greatest n with code_p = code_p of k for all p in
     [a, a + n). Of one map, at most its positions: a copy. Codes of the empty margin are the same in
-    many scans, so compare with held-out items. 0 and index 0 where nothing is shared, or no item
-    is known.
+    many scans, so compare with held-out items. 0 where nothing is shared, or no item is known.
     """
     positions = int(np.prod(codes.shape[1:]))
     items, others = (np.ascontiguousarray(a.reshape(len(a), positions).T) for a in (codes, known))
-    lengths, indices = np.zeros((2, len(codes)), np.int64)
+    lengths = np.zeros(len(codes), np.int64)
     for i in range(0, len(codes), _ITEMS_PER_CHUNK):
         chunk = slice(i, i + _ITEMS_PER_CHUNK)
         for j in range(0, len(known), _KNOWN_PER_CHUNK):
             runs = _runs(items[:, chunk], others[:, j : j + _KNOWN_PER_CHUNK])
-            longer = runs.max(axis=1) > lengths[chunk]
-            lengths[chunk] = np.where(longer, runs.max(axis=1), lengths[chunk])
-            indices[chunk] = np.where(longer, j + runs.argmax(axis=1), indices[chunk])
-    return Nearest(lengths, indices)
+            lengths[chunk] = np.maximum(lengths[chunk], runs.max(axis=1))
+    return lengths
 
 
 def _runs(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from torch import Tensor
 
 from vqmri.codes import code_tensors
@@ -273,7 +273,10 @@ def _runs(
     for number, code_map in enumerate(opened.codes.maps):
         if not code_map.num_embeddings:
             continue
-        own, of_held = (_longest(side[number], train.maps[number]) for side in (codes, held.maps))
+        own, of_held = (
+            longest_shared_run(side[number][:_RUNS], train.maps[number])
+            for side in (codes, held.maps)
+        )
         positions = int(np.prod(code_map.grid))
         metrics[f"longest_run_{code_map.name}"] = float(own.max())
         metrics[f"longest_run_{code_map.name}_of_held_out"] = float(of_held.max())
@@ -288,12 +291,6 @@ def _runs(
             )
         )
     return metrics, findings
-
-
-def _longest(
-    codes: Integer[np.ndarray, "item *grid"], known: Integer[np.ndarray, "known *grid"]
-) -> Integer[np.ndarray, " item"]:
-    return longest_shared_run(codes[:_RUNS], known).values
 
 
 def _positive_control(
