@@ -1,16 +1,16 @@
 """What a package exports says what it is: shapes, numbers, errors, and the source of its science.
 
 Looked at: all that stands in an `__all__`, with its public methods and fields. Their values may be
-explained by the class; a method inherits the docstring of the one which it overrides.
+explained by the class; a method inherits the docstring of the one which it overrides. Errors are
+looked for in every module, where a `raise` stands in what is public.
 """
 
 import ast
 import importlib
 import inspect
 import re
-import textwrap
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,12 @@ EXPORTS = [
     (package, name) for package in PACKAGES for name in importlib.import_module(package).__all__
 ]
 
+MODULES = [
+    path.relative_to(REPO)
+    for path in sorted((REPO / "vqmri").rglob("*.py"))
+    if path.name != "cli.py"  # whose docstrings are the help of commands
+]
+
 _AXES = {
     axis.lstrip("*")
     for alias in vars(shapes).values()
@@ -45,6 +51,8 @@ SHAPE = re.compile(
 
 PLAIN = re.compile(r"num_\w+|\w+_(?:s|mm|bits|bytes)")
 """Names of numbers that say what is counted, or in which unit."""
+
+PRIVATE = re.compile(r"_(?!_init__|_post_init__|_call__)")
 
 SOURCE = re.compile(r"\b(?:19|20)\d\d[a-z]?\b|arXiv:\d{4}\.\d{5}|\b\w+/\w+-|[Σ‖∩½²−]|\w = |\blog")
 """The year of a paper, its arXiv number, a repository, or an equation."""
@@ -115,6 +123,11 @@ def test_science_has_a_source(module: str) -> None:
     assert [name for name in SCIENCE[module] if not SOURCE.search(texts[name])] == []
 
 
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_errors_are_named(path: Path) -> None:
+    assert list(unnamed_errors(ast.parse((REPO / path).read_text("utf-8")))) == []
+
+
 def faults_of_export(package: str, name: str) -> list[str]:
     """What is missing; none of a name that is documented as it should be."""
     thing = getattr(importlib.import_module(package), name)
@@ -138,14 +151,14 @@ def faults_of_class(cls: type) -> Iterator[str]:
             continue  # no function, or one that `dataclass` wrote
         if name in ("__init__", "__post_init__"):
             own = function.__doc__ or ""
-            yield from faults_of_function(function, cls.__name__, f"{about}\n{own}", cls)
+            yield from faults_of_function(function, cls.__name__, f"{about}\n{own}")
         elif not name.startswith("_") or name == "__call__":
             own = inherited_docstring(cls, name)
-            yield from faults_of_function(function, f"{cls.__name__}.{name}", own, cls, about)
+            yield from faults_of_function(function, f"{cls.__name__}.{name}", own, about)
 
 
 def faults_of_function(
-    function: Callable[..., Any], name: str, about: str, owner: type | None = None, above: str = ""
+    function: Callable[..., Any], name: str, about: str, above: str = ""
 ) -> Iterator[str]:
     """about: its docstring; above: that of its class, where values may be explained too."""
     if not about:
@@ -155,9 +168,6 @@ def faults_of_function(
     yield from faults_of_values(values, name, f"{above}\n{about}")
     if is_bare_array(returned) and not SHAPE.search(f"{above}\n{about}"):
         yield f"{name}: no shape of what is returned"
-    for error in raised(function, owner):
-        if not mentioned(error, about):
-            yield f"{name}: {error} is raised and not named"
 
 
 def faults_of_values(values: dict[str, Any], name: str, about: str) -> Iterator[str]:
@@ -171,21 +181,32 @@ def faults_of_values(values: dict[str, Any], name: str, about: str) -> Iterator[
             yield f"{name}: no word on {value}"
 
 
-def raised(function: Callable[..., Any], owner: type | None) -> list[str]:
-    """Names of the errors that stand behind `raise` in it; a helper's are those it returns."""
-    function = inspect.unwrap(function)
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    found = []
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Raise) or node.exc is None:
+def unnamed_errors(tree: ast.Module) -> Iterator[str]:
+    """Errors behind a `raise` in what is public of a module, that no docstring there names."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    helpers = {f.name: ast.unparse(f.returns) for f in functions if f.returns}
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
             continue
-        raiser = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-        name = raiser.attr if isinstance(raiser, ast.Attribute) else ast.unparse(raiser)
-        error = getattr(owner, name, None) or function.__globals__.get(name)
-        if inspect.isfunction(error):
-            error = hints(error)["return"]
-        found.append(error.__name__ if inspect.isclass(error) else name)
-    return found
+        for function in ast.walk(node):
+            if not isinstance(function, ast.FunctionDef) or PRIVATE.match(function.name):
+                continue
+            about = f"{ast.get_docstring(node)} {ast.get_docstring(function)}"
+            for error in raised(function, helpers):
+                if not mentioned(error, about):
+                    yield f"{function.name}: {error}"
+
+
+def raised(function: ast.FunctionDef, helpers: Mapping[str, str]) -> Iterator[str]:
+    """Names of errors; that of a helper is the type that it returns, a variable has none."""
+    for node in ast.walk(function):
+        whole = node.exc if isinstance(node, ast.Raise) else None
+        for part in whole.values if isinstance(whole, ast.BoolOp) else [whole]:
+            error = part.func if isinstance(part, ast.Call) else part
+            if isinstance(error, ast.Name | ast.Attribute):
+                name = error.attr if isinstance(error, ast.Attribute) else error.id
+                if name in helpers or name[0].isupper():
+                    yield helpers.get(name, name)
 
 
 def constant_is_explained(package: str, name: str) -> bool:
@@ -252,26 +273,36 @@ class Partly:
         pass
 
     def told(self, values: Tensor, rate: float) -> Tensor:
-        """The values; ValueError is named, the other is not."""
-        if rate < 0:
-            raise ValueError
-        if rate > 1:
-            raise _refusal()
+        """The values."""
         return values
 
 
 def whole(codes: Float[Tensor, "batch *grid"], rate: float, num_items: int) -> Tensor:
-    """Something of (batch, *grid). Raises IndexError.
+    """Something of (batch, *grid). rate: per step"""
+    return codes * rate * num_items
 
-    rate: per step
-    """
-    if num_items:
+
+RAISING = '''
+def outer(value):
+    """Raises KeyError."""
+    if value:
+        raise KeyError(value)
+    raise _refusal()
+
+def _refusal() -> "OSError": ...
+
+class Named:
+    """ValueError for nothing."""
+
+    def __init__(self, fault):
+        raise fault or ValueError
+
+    def method(self):
+        raise module.StrangeError("so")
+
+    def _private(self):
         raise IndexError
-    return codes * rate
-
-
-def _refusal() -> KeyError:
-    return KeyError()
+'''
 
 
 def test_what_is_missing_is_seen() -> None:
@@ -281,8 +312,8 @@ def test_what_is_missing_is_seen() -> None:
     assert list(faults_of_class(Partly)) == [
         "Partly.silent: no docstring",
         "Partly.told: no word on rate",
-        "Partly.told: KeyError is raised and not named",
     ]
     assert list(faults_of_function(whole, "whole", whole.__doc__ or "")) == []
-    assert list(faults_of_function(_refusal, "refusal", "")) == ["refusal: no docstring"]
+    assert list(faults_of_function(is_number, "is_number", "")) == ["is_number: no docstring"]
+    assert list(unnamed_errors(ast.parse(RAISING))) == ["outer: 'OSError'", "method: StrangeError"]
     assert not SOURCE.search("The nearest vector of the codebook, as everybody does it.")

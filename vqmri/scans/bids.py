@@ -26,7 +26,10 @@ def is_name(text: str) -> bool:
 
 
 def scan_path(label: str, suffix: str) -> Path:
-    """Where the scan of a subject lies below the data set's folder; `suffix` is T1w, T2w, …"""
+    """Where the scan of a subject lies below the data set's folder; `suffix` is T1w, T2w, …
+
+    Raises ValueError for a text that is no name, see `is_name`.
+    """
     if not (is_name(label) and is_name(suffix)):
         raise ValueError(f"{label!r} and {suffix!r} are not letters and digits only")
     return Path(f"sub-{label}/anat/sub-{label}_desc-synthetic_{suffix}.nii.gz")
@@ -55,6 +58,7 @@ def write_scan(
     volume: grey values, written as float32; indices of a label map, written as its label values
     spacing: mm per axis, RAS
     Equal volumes give equal bytes: no time stands in the gzip header.
+    Raises ValueError for other channels than those of the volume, or two of one name.
     """
     if len(channels) != volume.shape[0]:
         raise ValueError(f"{len(channels)} channels are named and {volume.shape[0]} are given")

@@ -57,6 +57,7 @@ def encode(
     """Publish data/codes: row i holds the codes of row i of the volumes' table.
 
     After these rows stand the varied copies of training volumes, if params ask for any.
+    IntegrityError when the VQ-VAE was trained on other volumes.
     """
     volumes, vqvae = data.need("volumes"), data.need("vqvae")
     size = params.encode.items_per_shard
