@@ -23,7 +23,8 @@ from flows.study import study
 from flows.train_prior import train_prior
 from flows.train_vqvae import train_vqvae
 from flows.use import use
-from vqmri.errors import INTERRUPTED, STORAGE, VqmriError
+from vqmri.cli import faults_told
+from vqmri.errors import STORAGE, VqmriError
 from vqmri.layout import Layout
 from vqmri.params import PARAMS, Params
 from vqmri.stages.report import REPORT
@@ -31,6 +32,12 @@ from vqmri.stages.run import run
 from vqmri.tracking.mlflow import tracked
 
 log = logging.getLogger(__name__)
+
+class ServerError(VqmriError):
+    """A server that was asked for does not answer; nothing was begun without it."""
+
+    exit_code = STORAGE
+
 
 STAGE_FLOWS = (ingest, train_vqvae, encode, train_prior, sample, study, use, evaluate)
 
@@ -76,35 +83,27 @@ def _run_without_prefect(name: str) -> None:
     record(name, params)
 
 
-def _is_of_prefect(error: Exception) -> bool:
-    """Whether it is how Prefect says that its server is away: of a kind of its own only later."""
-    return isinstance(error, HTTPError) or "Failed to reach API" in str(error)
+def _end_without_prefect(error: Exception) -> None:
+    """Raise what ended the pipeline, unless all is made and only Prefect's server was not told."""
+    # Of a server that is away from the start Prefect says so by no kind of its own.
+    if not (isinstance(error, HTTPError) or "Failed to reach API" in str(error)):
+        raise error
+    if not all(is_unchanged(stage.name) for stage in STAGE_FLOWS):
+        raise ServerError(
+            f"Prefect's server does not answer: {error}. Start it again, or unset PREFECT_API_URL; "
+            "`dvc repro` needs none. What was published is kept."
+        ) from None
+    print("vqmri: all is made; Prefect's server does not answer and does not know", file=sys.stderr)
 
 
 def main() -> None:
     """Run the pipeline and say where its results lie."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: KeyboardInterrupt
-    try:
-        pipeline()
-    except VqmriError as error:
-        print(f"vqmri: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except (HTTPError, RuntimeError) as error:
-        if not _is_of_prefect(error):
-            raise
-        if not all(is_unchanged(stage.name) for stage in STAGE_FLOWS):
-            print(f"vqmri: Prefect's server does not answer: {error}. Start it again, or unset "
-                  "PREFECT_API_URL; `dvc repro` needs none. What was published is kept.",
-                  file=sys.stderr)  # fmt: skip
-            sys.exit(STORAGE)
-        print("vqmri: all is made; Prefect's server does not answer, and does not know it",
-              file=sys.stderr)  # fmt: skip
-    except KeyboardInterrupt:
-        print("vqmri: interrupted. The same command goes on from here.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except OSError as error:
-        print(f"vqmri: {error}. Nothing that was published is lost.", file=sys.stderr)
-        sys.exit(STORAGE)
+    with faults_told():
+        try:
+            pipeline()
+        except (HTTPError, RuntimeError) as error:
+            _end_without_prefect(error)
     data = Layout(Path.cwd())
     print(f"\nsynthetic scans  {data.output('samples')}")
     print(f"report           {data.output('report') / REPORT}")

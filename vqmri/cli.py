@@ -4,7 +4,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,28 @@ from vqmri.stages import STAGES
 PRESETS = Path(__file__).parent.parent / "presets"
 
 
+@contextmanager
+def faults_told() -> Iterator[None]:
+    """Turn expected errors into their message and exit code."""
+    try:
+        yield
+    except VqmriError as error:
+        click.echo(f"vqmri: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("vqmri: interrupted. The same command goes on from here.", err=True)
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        click.echo(f"vqmri: {error}. Nothing that was published is lost.", err=True)
+        sys.exit(STORAGE)
+
+
 class Commands(click.Group):
-    """A group that turns expected errors into their message and exit code."""
+    """A group whose commands tell their faults."""
 
     def invoke(self, context: click.Context) -> object:
-        try:
+        with faults_told():
             return super().invoke(context)
-        except VqmriError as error:
-            click.echo(f"vqmri: {error}", err=True)
-            sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("vqmri: interrupted. The same command goes on from here.", err=True)
-            sys.exit(INTERRUPTED)
-        except OSError as error:
-            click.echo(f"vqmri: {error}. Nothing that was published is lost.", err=True)
-            sys.exit(STORAGE)
 
 
 @click.group(cls=Commands)

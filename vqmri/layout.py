@@ -47,7 +47,7 @@ class Layout:
         return self.data / "plots"
 
     def output(self, name: str) -> Path:
-        """Where a stage publishes; `name` is one of MADE_BY."""
+        """Where a stage publishes; ValueError for a `name` that is not in MADE_BY."""
         if name not in MADE_BY:
             raise ValueError(f"no output is called {name!r}")
         return self.data / name

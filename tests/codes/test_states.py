@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 )
 
 from tests.faults import Record, tell
-from vqmri.codes import CodeMap, CodeStore, CodeWriter, store
+from vqmri.codes import CodeMap, CodeStore, CodeWriter
 from vqmri.codes.store import STORE
 from vqmri.errors import IntegrityError, LockedError, VqmriError
 from vqmri.outputs import Identity, Manifest, Work, publish, publishing, replace_file, verify
@@ -225,7 +225,7 @@ class Runs(RuleBasedStateMachine):
         """The second one writes its shard between two maps of the first one's."""
         todo = self.todo()
         one, two = todo[number % len(todo)], todo[other % len(todo)]
-        with at(store, "_array", when, lambda: self.write(two)):
+        with at(zarr, "open_array", when, lambda: self.write(two)):
             self.write(one)
 
     @precondition(lambda self: self.run)
@@ -237,7 +237,7 @@ class Runs(RuleBasedStateMachine):
         assert self.run
         done = self.maps[self.run].get(shard.start, 0) > len(MAPS)
         with (
-            at(store, "_array", when, kill) if when < 3 else at(encode, "replace_file", 0, kill),
+            at(zarr, "open_array", when, kill) if when < 3 else at(encode, "replace_file", 0, kill),
             suppress(KilledError),
         ):
             encode_shard(shard)
@@ -409,9 +409,9 @@ def test_what_is_published_is_whole_after_any_history(
 
 
 def _skip_a_map(self: CodeWriter, start: int, blocks: Any) -> None:
-    group = zarr.open_group(self._path, mode="r+")
     for code_map, block in list(zip(MAPS, blocks, strict=True))[start == 2 :]:
-        store._array(group, code_map.name)[start : start + len(block)] = block
+        array = zarr.open_array(self._path, path=code_map.name, mode="r+")
+        array[start : start + len(block)] = block
 
 
 def _marker_first(shard: Shard) -> int:

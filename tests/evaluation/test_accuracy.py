@@ -12,7 +12,6 @@ from vqmri.evaluation.accuracy import (
     mean_absolute_error,
     obedience,
     outputs,
-    predict,
     r_squared,
     relative,
     train_classifier,
@@ -31,6 +30,10 @@ def problem(space: tuple[int, ...], count: int, seed: int) -> tuple[np.ndarray, 
             bar[-int(label)] = slice(None)
             volume[0, *bar] = 1
     return volumes, labels
+
+
+def predict(model: Recogniser, volumes: Items, batch_size: int = 128) -> np.ndarray:
+    return outputs(model, volumes, batch_size=batch_size).argmax(axis=1)
 
 
 @pytest.mark.parametrize("space", [(12, 9), (8, 6, 7)])

@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from vqmri.evaluation.distances import (
-    frechet_distance,
-    frechet_unbiased,
-    mmd_squared,
-    mmd_squared_biased,
-)
+from vqmri.evaluation.distances import frechet_distance, mmd_squared, mmd_squared_biased
 
 
 def items(count: int, features: int, seed: int = 0, shift: float = 0.0) -> np.ndarray:
@@ -47,35 +42,13 @@ def test_one_item_repeated_has_the_distance_of_a_point() -> None:
     expected = np.square(one.mean(axis=0) - 2).sum() + one.var(axis=0, ddof=1).sum()
     assert frechet_distance(one, point) == pytest.approx(expected)
     assert frechet_distance(point, point - 1) == pytest.approx(4)
-    assert np.isfinite([mmd_squared(one, point), frechet_unbiased(one, point, 0)]).all()
+    assert np.isfinite(mmd_squared(one, point))
 
 
 def test_a_set_has_no_distance_from_itself() -> None:
     one = items(30, 4)
     assert frechet_distance(one, one[::-1]) == pytest.approx(0, abs=1e-9)
     assert mmd_squared_biased(one, one) == 0
-
-
-def test_the_line_over_1_n_takes_most_of_the_bias_away() -> None:
-    """N(0, I) and N(1, 4 I) in 6D: the distance is 6 + 6 (2 − 1)² = 12; and of equals it is 0."""
-    plain, unbiased, equal, plain_equal = [], [], [], []
-    for seed in range(6):
-        random = np.random.default_rng(seed)
-        a, b = random.standard_normal((80, 6)), 2 * random.standard_normal((80, 6)) + 1
-        c = random.standard_normal((80, 6))
-        plain.append(frechet_distance(a, b) - 12)
-        unbiased.append(frechet_unbiased(a, b, seed) - 12)
-        plain_equal.append(frechet_distance(a, c))
-        equal.append(frechet_unbiased(a, c, seed))
-    assert min(plain_equal) > 0.15
-    assert abs(np.mean(equal)) < 0.3 * np.mean(plain_equal)
-    assert abs(np.mean(unbiased)) < 1.5
-
-
-def test_the_seed_decides_the_draws() -> None:
-    one, other = items(20, 3), items(25, 3, seed=1)
-    assert frechet_unbiased(one, other, 5) == frechet_unbiased(one, other, 5)
-    assert frechet_unbiased(one, other, 5) != frechet_unbiased(one, other, 6)
 
 
 def kernel(x: np.ndarray, y: np.ndarray) -> float:
@@ -109,5 +82,3 @@ def test_what_cannot_be_measured_is_nan() -> None:
         assert math.isnan(metric(one, one[:1]))
         assert math.isnan(metric(one[:, :0], one[:, :0]))
     assert math.isnan(mmd_squared_biased(one, one[:0]))
-    assert math.isnan(frechet_unbiased(one, one[:3], 0))
-    assert math.isnan(frechet_unbiased(one[:, :0], one[:, :0], 0))

@@ -12,8 +12,6 @@ from vqmri.evaluation.memorisation import (
     correlations,
     distances,
     longest_shared_run,
-    nearest_correlation,
-    nearest_distance,
     share_nearer,
     share_trained,
 )
@@ -38,7 +36,8 @@ def test_correlations_are_numpys_of_every_pair() -> None:
 def test_the_most_alike_is_a_copy_whatever_its_scale_and_no_negative() -> None:
     known = volumes(5)
     items = np.stack([3 * known[4] - 7, known[2], -known[0]])
-    values, indices = nearest_correlation(items, known)
+    found = correlations(items, known)
+    values, indices = found.max(axis=1), found.argmax(axis=1)
     assert indices[:2].tolist() == [4, 2]
     assert values[:2] == pytest.approx([1, 1], abs=1e-6)
     others = [np.corrcoef(-known[0].ravel(), other.ravel())[0, 1] for other in known]
@@ -53,7 +52,6 @@ def test_a_constant_volume_is_like_nothing() -> None:
         items = np.full((1, 2, 4, 3, 2), constant)
         assert correlations(items, known).tolist() == [[0, 0, 0]]
         assert correlations(known, items).tolist() == [[0], [0], [0]]
-        assert nearest_correlation(items, known).values.tolist() == [0]
 
 
 def test_chunks_of_the_caller_and_of_ones_own_change_nothing(
@@ -72,37 +70,32 @@ def test_chunks_of_the_caller_and_of_ones_own_change_nothing(
         yield known[6:]
 
     assert correlations(some, others) == pytest.approx(expected, abs=1e-6)
-    assert (nearest_correlation(some, known).indices == expected.argmax(axis=1)).all()
     monkeypatch.setattr(memorisation, "_VALUES_PER_CHUNK", 48 * 3)
     assert correlations(items, others) == pytest.approx(expected, abs=1e-6)
     monkeypatch.setattr(memorisation, "_VALUES_PER_CHUNK", 1)
     assert correlations(items, known) == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_nearest_features_are_those_of_a_double_loop() -> None:
+def test_distances_are_those_of_a_double_loop() -> None:
     random = np.random.default_rng(0)
     items, known = random.normal(size=(6, 3)), random.normal(size=(9, 3))
     items[2] = known[5]
     known[7] = known[5]
     matrix = [[float(np.sqrt(((a - b) ** 2).sum())) for b in known] for a in items]
     assert distances(items, known) == pytest.approx(np.array(matrix))
-    values, indices = nearest_distance(items, known)
-    assert values == pytest.approx(np.min(matrix, axis=1))
-    assert indices.tolist() == np.argmin(matrix, axis=1).tolist()
-    assert (values[2], indices[2]) == (0, 5)  # the first of two
+    assert distances(items, known)[2, 5] == 0
 
 
-def longest_by_hand(codes: np.ndarray, known: np.ndarray) -> list[tuple[int, int]]:
+def longest_by_hand(codes: np.ndarray, known: np.ndarray) -> list[int]:
     found = []
     for item in codes:
-        best, who = 0, 0
-        for index, other in enumerate(known):
+        best = 0
+        for other in known:
             run = 0
             for a, b in zip(item.ravel(), other.ravel(), strict=True):
                 run = run + 1 if a == b else 0
-                if run > best:
-                    best, who = run, index
-        found.append((best, who))
+                best = max(best, run)
+        found.append(best)
     return found
 
 
@@ -118,24 +111,18 @@ def test_the_longest_run_is_that_of_a_triple_loop(
     random = np.random.default_rng(seed)
     codes = random.integers(number, size=(5, *grid)).astype(np.uint16)
     known = random.integers(number, size=(count, *grid))
-    found = longest_shared_run(codes, known)
-    assert list(zip(found.values, found.indices, strict=True)) == longest_by_hand(codes, known)
-
-
-def found(codes: np.ndarray, known: np.ndarray) -> tuple[int, int]:
-    (length,), (index,) = longest_shared_run(codes, known)
-    return length, index
+    assert longest_shared_run(codes, known).tolist() == longest_by_hand(codes, known)
 
 
 def test_a_run_goes_on_in_raster_order_and_stays_with_one_known_item() -> None:
     item = np.array([[[1, 2, 3], [4, 5, 6]]])
     one = np.array([[0, 2, 3], [4, 0, 6]])  # 2 3 4, over the end of a row
     other = np.array([[1, 0, 0], [0, 5, 6]])
-    assert found(item, np.stack([other, one])) == (3, 1)
-    assert found(item, item + 1) == (0, 0)
-    assert found(item, np.concatenate([item, item])) == (6, 0)
-    assert found(item, item[:0]) == (0, 0)
-    assert longest_shared_run(item[:0], item).values.shape == (0,)
+    assert longest_shared_run(item, np.stack([other, one])).tolist() == [3]
+    assert longest_shared_run(item, item + 1).tolist() == [0]
+    assert longest_shared_run(item, np.concatenate([item, item])).tolist() == [6]
+    assert longest_shared_run(item, item[:0]).tolist() == [0]
+    assert longest_shared_run(item[:0], item).shape == (0,)
 
 
 def test_chunks_do_not_change_the_longest_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,8 +130,7 @@ def test_chunks_do_not_change_the_longest_run(monkeypatch: pytest.MonkeyPatch) -
     codes, known = random.integers(2, size=(7, 40)), random.integers(2, size=(11, 40))
     monkeypatch.setattr(memorisation, "_ITEMS_PER_CHUNK", 2)
     monkeypatch.setattr(memorisation, "_KNOWN_PER_CHUNK", 3)
-    found = longest_shared_run(codes, known)
-    assert list(zip(found.values, found.indices, strict=True)) == longest_by_hand(codes, known)
+    assert longest_shared_run(codes, known).tolist() == longest_by_hand(codes, known)
 
 
 def share_by_hand(matrix: np.ndarray, members: np.ndarray, subjects: list[str]) -> float:

@@ -35,11 +35,11 @@ class CodeMap:
         return np.min_scalar_type(self.num_embeddings)
 
     def chunk_items(self, items_per_shard: int) -> int:
-        """Items in a chunk: one, or where grids are small all of a shard, for the files' sake."""
+        """Items in a chunk: one, or all `items_per_shard` of small grids, for the files' sake."""
         return items_per_shard if int(np.prod(self.grid)) < _SMALL_GRID else 1
 
     def is_valid(self, values: np.ndarray) -> bool:
-        """Whether all values are such as can have been written."""
+        """Whether all `values`, (item, *grid), are such as can have been written."""
         if self.num_embeddings == 0:
             return bool(np.isfinite(values).all())
         return bool((values < self.num_embeddings).all())
@@ -53,6 +53,9 @@ def bits_per_position(num_embeddings: int) -> float:
 def code_maps(
     names: Sequence[str], grids: Sequence[Sequence[int]], num_embeddings: Sequence[int]
 ) -> list[CodeMap]:
-    """The maps of a model, finest first."""
+    """The maps of a model, finest first: name, positions per axis and number of values of each.
+
+    Raises ValueError when `names`, `grids` and `num_embeddings` are not of one length.
+    """
     columns = zip(names, grids, num_embeddings, strict=True)
     return [CodeMap(name, tuple(grid), number) for name, grid, number in columns]

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import zarr
 from jaxtyping import Num
+from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from vqmri.codes.schema import FORMAT_VERSION, CodeMap
@@ -29,6 +31,7 @@ class CodeWriter:
     def create(self, count: int, maps: Sequence[CodeMap], items_per_shard: int) -> None:
         """Make an empty store of `count` items, or keep the one that a killed run left.
 
+        items_per_shard: items that are written together, in one file per map
         Raises IntegrityError when a power cut left that one damaged.
         """
         with understood(self._path, "Remove it with `vqmri clean`, and start again."):
@@ -56,7 +59,7 @@ class CodeWriter:
         """
         group = zarr.open_group(self._path, mode="r+")
         for code_map, block in zip(_maps(group), codes, strict=True):
-            array = _array(group, code_map.name)
+            array = zarr.open_array(self._path, path=code_map.name, mode="r+")
             array[start : start + len(block)] = block.astype(code_map.dtype)
             assert array.shards is not None
             shard = self._path / code_map.name / "c" / str(start // array.shards[0])
@@ -105,7 +108,10 @@ class CodeStore:
                 raise ValueError(f"{code_map.name} has shape {array.shape}, not {code_map.grid}")
 
     def read(self, indices: Sequence[int]) -> list[Num[np.ndarray, "item ..."]]:
-        """Values of some items, finest map first. IntegrityError when one is damaged or absent."""
+        """Values of some items, finest map first; `indices` count from 0.
+
+        Raises IntegrityError when a value is damaged or absent.
+        """
         return [
             self._read_map(code_map, array, indices)
             for code_map, array in zip(self.maps, self._arrays, strict=True)
@@ -148,7 +154,14 @@ def _maps(group: zarr.Group) -> list[CodeMap]:
     return [CodeMap(m["name"], tuple(m["grid"]), m["num_embeddings"]) for m in found]
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    return array
+def code_tensors(
+    maps: Sequence[Num[np.ndarray, "item ..."]], num_embeddings: Sequence[int]
+) -> list[Tensor]:
+    """Stored maps as models take them, (item, *grid): codes as int64, real gains as float32.
+
+    num_embeddings: values of each map, 0 for real gains
+    """
+    return [
+        torch.from_numpy(values.astype(np.int64 if number else np.float32))
+        for values, number in zip(maps, num_embeddings, strict=True)
+    ]

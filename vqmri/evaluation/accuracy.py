@@ -12,7 +12,7 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -176,13 +176,6 @@ def outputs(
             said = model(as_tensor(volumes[chunk]).to(device))
         found[chunk] = said.float().cpu().numpy()
     return found
-
-
-def predict(
-    model: Recogniser, volumes: Items, *, batch_size: int = 128
-) -> Int[np.ndarray, " item"]:
-    """The most likely class of each volume."""
-    return outputs(model, volumes, batch_size=batch_size).argmax(axis=1)
 
 
 def accuracy(

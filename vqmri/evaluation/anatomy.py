@@ -96,6 +96,7 @@ def describe(
 def histogram_distance(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> float:
     """Jensen–Shannon divergence of two sets' intensities in bits, 0 to 1; lower is better.
 
+    ½ KL(P‖M) + ½ KL(Q‖M) with M = ½ (P + Q) (Lin 1991).
     Of all their voxels together in 64 equal bins from 0 to 1; those beyond count in the outermost.
     NaN for an empty set.
     """

@@ -6,16 +6,13 @@ from jaxtyping import Float
 A = Float[np.ndarray, "a feature"]
 B = Float[np.ndarray, "b feature"]
 
-_SHARES = np.linspace(0.5, 1, 6)  # of each set, for the line over 1/n
-_DRAWS = 20  # of each share
-
 
 def frechet_distance(a: A, b: B) -> float:
     """‖μa − μb‖² + tr(Σa + Σb − 2 (Σa Σb)^½), Heusel et al. 2017; lower is better, least 0.
 
     Unbiased covariances. In the squared unit of the features, which whitening makes 1. Finite sets
     of one distribution are above 0, the more so the fewer items per dimension: compare sets of one
-    size, or see `frechet_unbiased`. NaN without features or with fewer than 2 items in a set.
+    size. NaN without features or with fewer than 2 items in a set.
     """
     if min(len(a), len(b)) < 2 or a.shape[1] == 0:
         return float("nan")
@@ -25,26 +22,6 @@ def frechet_distance(a: A, b: B) -> float:
     means = np.square(a.mean(axis=0) - b.mean(axis=0)).sum()
     spreads = np.square(root_a).sum() + np.square(root_b).sum()
     return max(0.0, float(means + spreads - 2 * cross))
-
-
-def frechet_unbiased(a: A, b: B, seed: int) -> float:
-    """The Fréchet distance of sets without end, by a line over 1/n; lower is better.
-
-    Chong & Forsyth 2020, arXiv:1911.07023: the distance of n items is that of endlessly many plus
-    c/n to first order. Random shares of both sets, from a half to all, give the line; its height at
-    1/n = 0 is returned. It scatters more than the plain distance and may be below 0; what is left
-    of the bias is of the order of (features/n)². NaN where the plain distance is, and with fewer
-    than 4 items in a set.
-    """
-    if min(len(a), len(b)) < 4:
-        return float("nan")
-    random = np.random.default_rng(seed)
-    found = [
-        np.mean([frechet_distance(_part(a, share, random), _part(b, share, random))
-                 for _ in range(_DRAWS if share < 1 else 1)])
-        for share in _SHARES
-    ]  # fmt: skip
-    return float(np.polyfit(1 / _SHARES, found, 1)[1])
 
 
 def mmd_squared(a: A, b: B) -> float:
@@ -63,6 +40,7 @@ def mmd_squared(a: A, b: B) -> float:
 def mmd_squared_biased(a: A, b: B) -> float:
     """The same as a V-statistic, with the pairs of an item and itself; lower is better, least 0.
 
+    Gretton et al. 2012.
     Finite sets of one distribution are above 0. NaN without features or items.
     """
     if min(len(a), len(b), a.shape[1]) == 0:
@@ -74,10 +52,6 @@ def _root(items: A) -> Float[np.ndarray, "rank feature"]:
     """R with Rᵀ R = Σ."""
     centred = items - items.mean(axis=0)
     return np.asarray(np.linalg.qr(centred / np.sqrt(len(items) - 1), mode="r"))
-
-
-def _part(items: A, share: float, random: np.random.Generator) -> Float[np.ndarray, "part feature"]:
-    return items[random.permutation(len(items))[: round(share * len(items))]]
 
 
 def _kernel(a: A, b: B | None = None) -> Float[np.ndarray, "a other"]:

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Num, Shaped
 from torch import Tensor
 
+from vqmri.codes import CodeStore, bits_per_position
 from vqmri.evaluation.codebook import entropy_bits
 from vqmri.prior import Prior
-from vqmri.scans.volume import crop
+from vqmri.scans.volume import code_box, crop
 from vqmri.shapes import Box
 from vqmri.training.device import mixed_precision
 
@@ -52,6 +53,22 @@ def inside(boxes: Sequence[Box], grid: Sequence[int]) -> Bool[np.ndarray, "item 
     for mask, box in zip(masks, boxes, strict=True):
         mask[crop(box)] = True
     return masks
+
+
+def masks_in_view(codes: CodeStore, boxes: Sequence[Box]) -> list[Bool[np.ndarray, "item ..."]]:
+    """`inside` of each map: the code positions that touch each item's field of view."""
+    return [
+        inside([code_box(box, factor) for box in boxes], grid)
+        for factor, grid in zip(codes.attributes["downsamplings"], codes.grids, strict=True)
+    ]
+
+
+def plain_bits(box: Box, downsamplings: Sequence[int], num_embeddings: Sequence[int]) -> float:
+    """Σ log2 K over the codes that touch a field of view: what they cost without the prior."""
+    return sum(
+        bits_per_position(number) * math.prod(stop - start for start, stop in code_box(box, factor))
+        for factor, number in zip(downsamplings, num_embeddings, strict=True)
+    )
 
 
 def held_out_likelihood(

@@ -1,9 +1,25 @@
-"""The simplest generator: each position from its own marginal, knowing no other position."""
+"""The simplest generators: each position by itself, knowing no other position."""
 
 from typing import final
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int, Integer, Num
+
+
+def uniform(
+    values: Num[np.ndarray, "item *grid"],
+    num_embeddings: int,
+    count: int,
+    random: np.random.Generator,
+) -> Num[np.ndarray, "count *grid"]:
+    """`count` new items, every code as likely, whatever the training items `values` have.
+
+    Of real gains (`num_embeddings` 0), over which nothing is uniform, any that occurs in these.
+    """
+    shape = (count, *values.shape[1:])
+    if num_embeddings:
+        return random.integers(num_embeddings, size=shape)
+    return random.choice(values.ravel(), size=shape)
 
 
 @final

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer, Num
+from jaxtyping import Bool, Float, Integer
 from scipy.spatial.distance import cdist
 
 _VALUES_PER_CHUNK = 2**24
@@ -20,13 +20,6 @@ Known = Float[np.ndarray, "known channel *space"]
 ItemChunks = Callable[[], Iterable[Items]]
 KnownChunks = Callable[[], Iterable[Known]]
 """Chunks of volumes too many for the memory; every call begins anew."""
-
-
-class Nearest(NamedTuple):
-    """Of each item: its value with the nearest known item, and that one's index (the first)."""
-
-    values: Num[np.ndarray, " item"]
-    indices: Integer[np.ndarray, " item"]
 
 
 class Share(NamedTuple):
@@ -46,38 +39,14 @@ class Share(NamedTuple):
     chance_high: float
 
 
-def nearest_correlation(items: Items | ItemChunks, known: Known | KnownChunks) -> Nearest:
-    """Pearson's r of each item with the known volume most like it, −1 to 1; 1: a copy.
-
-    High values alone are no finding, as aligned scans are alike: compare with those of held-out
-    scans and the same known ones. ValueError when there is no item or no known one.
-    """
-    found = correlations(items, known)
-    return _picked(found, found.argmax(axis=1))
-
-
-def nearest_distance(
-    features: Float[np.ndarray, "item feature"], known: Float[np.ndarray, "known feature"]
-) -> Nearest:
-    """Euclidean distance of each item to the known one nearest to it, ≥ 0; 0: the same features.
-
-    Low values alone are no finding: compare with those of held-out scans. ValueError when there is
-    no known item.
-    """
-    found = distances(features, known)
-    return _picked(found, found.argmin(axis=1))
-
-
-def _picked(
-    matrix: Float[np.ndarray, "item known"], indices: Integer[np.ndarray, " item"]
-) -> Nearest:
-    return Nearest(np.take_along_axis(matrix, indices[:, None], axis=1)[:, 0], indices)
-
-
 def correlations(
     items: Items | ItemChunks, known: Known | KnownChunks
 ) -> Float[np.ndarray, "item known"]:
-    """Pearson's r over all voxels and channels of every pair; 0 where a volume is constant."""
+    """Pearson's r over all voxels and channels of every pair; 0 where a volume is constant.
+
+    −1 to 1; 1: a copy. High values alone are no finding, as aligned scans are alike: compare with
+    those of held-out scans and the same known ones. ValueError without an item or a known one.
+    """
     rows = [
         np.concatenate([one @ other.T for other in map(_unit, _chunks(known))], axis=1)
         for one in map(_unit, _chunks(items))
@@ -104,31 +73,28 @@ def _unit(volumes: Float[np.ndarray, "item ..."]) -> Float[np.ndarray, "item val
 def distances(
     features: Float[np.ndarray, "item feature"], known: Float[np.ndarray, "known feature"]
 ) -> Float[np.ndarray, "item known"]:
-    """Euclidean distance of every pair."""
+    """Euclidean distance of every pair, ≥ 0; 0: the same features. Compare as `correlations`."""
     return cdist(features, known)
 
 
 def longest_shared_run(
     codes: Integer[np.ndarray, "item *grid"], known: Integer[np.ndarray, "known *grid"]
-) -> Nearest:
+) -> Integer[np.ndarray, " item"]:
     """Most positions in a row, in raster order, at which an item has one known item's codes.
 
     max over known items k and starts a of the greatest n with code_p = code_p of k for all p in
     [a, a + n). Of one map, at most its positions: a copy. Codes of the empty margin are the same in
-    many scans, so compare with held-out items. 0 and index 0 where nothing is shared, or no item
-    is known.
+    many scans, so compare with held-out items. 0 where nothing is shared, or no item is known.
     """
     positions = int(np.prod(codes.shape[1:]))
     items, others = (np.ascontiguousarray(a.reshape(len(a), positions).T) for a in (codes, known))
-    lengths, indices = np.zeros((2, len(codes)), np.int64)
+    lengths = np.zeros(len(codes), np.int64)
     for i in range(0, len(codes), _ITEMS_PER_CHUNK):
         chunk = slice(i, i + _ITEMS_PER_CHUNK)
         for j in range(0, len(known), _KNOWN_PER_CHUNK):
             runs = _runs(items[:, chunk], others[:, j : j + _KNOWN_PER_CHUNK])
-            longer = runs.max(axis=1) > lengths[chunk]
-            lengths[chunk] = np.where(longer, runs.max(axis=1), lengths[chunk])
-            indices[chunk] = np.where(longer, j + runs.argmax(axis=1), indices[chunk])
-    return Nearest(lengths, indices)
+            lengths[chunk] = np.maximum(lengths[chunk], runs.max(axis=1))
+    return lengths
 
 
 def _runs(

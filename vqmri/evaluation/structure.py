@@ -22,7 +22,7 @@ def neighbour_divergence(
     0: the sets have the same pairs equally often; 1: no pair in common. Finite sets of one
     distribution are not at 0, so compare with the divergence of held-out real codes, and between
     sets of one size. Axes of length 1 have no neighbours and are left out; NaN when no axis has
-    any, or a set is empty.
+    any, or a set is empty. Raises ValueError for a code that is not below `num_embeddings`.
     """
     if min(codes.size, reference.size) == 0:
         return float("nan")

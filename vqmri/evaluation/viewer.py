@@ -33,6 +33,7 @@ class Viewer:
     volumes: title and voxels of each
     spacing: mm along x, y and z
     related: one per volume, such as the training scan nearest to it; scrolled together with it
+    Raises ValueError without volumes, and for related ones or shapes that do not fit them.
     """
 
     caption: str

@@ -1,6 +1,8 @@
-"""Arrays of published outputs, opened without trust in what their metadata say."""
+"""Arrays of published outputs, opened without trust in what their metadata say, and as bytes."""
 
+import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +39,23 @@ def open_array(group: zarr.Group, name: str, dtype: np.dtype[Any]) -> zarr.Array
     if not 0 < item <= MOST_VALUES or not 0 < chunk <= MOST_VALUES or chunks > _MOST_CHUNKS:
         raise ValueError(f"{name} has shape {array.shape} in chunks {array.chunks}")
     return array
+
+
+def npy(array: np.ndarray) -> bytes:
+    """What a file of the array holds, for `replace_file`."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npz(arrays: Mapping[str, Any]) -> bytes:
+    """The same of several arrays, by their names."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """What `npz` made."""
+    with np.load(path) as arrays:
+        return dict(arrays)

@@ -48,6 +48,8 @@ class Identity:
 class Manifest:
     """Nothing in it differs between two equal runs: no time, no host, no run id.
 
+    format_version: of the manifest itself
+    fingerprint: that of the output's `Identity`
     items: path relative to the output's folder, with forward slashes, to the sha256 of the file
     provenance: stage, its params and inputs, and versions of the packages that matter
     """
@@ -96,6 +98,7 @@ class Manifest:
         return manifest
 
     def write(self, folder: Path) -> None:
+        """Put it into `folder`, in place of one that is there."""
         (folder / MANIFEST).write_text(self._text(), encoding="utf-8")
 
     def _text(self) -> str:

@@ -35,14 +35,16 @@ from vqmri.params.reading import read_values
 from vqmri.params.section import BidsSuffix, Section, Seed, Share, Value
 
 __all__ = [
-    "PARAMS", "Augment", "AutoSource", "BidsSource", "Bound", "DicomSource", "Encode",
-    "IdxSource", "ImagesSource", "Ingest", "NiftiSource", "Optimisation", "Params",
-    "PhantomSource", "Projected", "Sample", "Study", "TrainPrior", "TrainVQVAE", "Use",
-    "Variations",
+    "EMA", "PARAMS", "Augment", "AutoSource", "BidsSource", "Bound", "CodebookLoss", "DicomSource",
+    "Encode", "Evaluate", "IdxSource", "ImagesSource", "Ingest", "Level", "NiftiSource",
+    "Optimisation", "Params", "PhantomSource", "Projected", "Sample", "Study", "TrainPrior",
+    "TrainVQVAE", "Use", "Variations", "sample_settings",
 ]  # fmt: skip
 
 
 class Level(Section):
+    """One level of codes."""
+
     downsampling: int = Field(ge=2, description="voxels per code along each axis, a power of two")
     num_embeddings: int = Field(ge=2, le=65536, description="size of the codebook, K")
 
@@ -83,6 +85,8 @@ class Projected(MovingAverage):
 
 
 class Optimisation(Section):
+    """How a model is trained."""
+
     steps: PositiveInt = Field(description="optimiser steps")
     warmup: NonNegativeInt = Field(description="steps until the learning rate is at its peak")
     batch_size: PositiveInt = Field(description="volumes in a batch")
@@ -127,6 +131,8 @@ class Augment(Section):
 
 
 class TrainVQVAE(Optimisation):
+    """The autoencoder and its training."""
+
     channels: list[Annotated[int, Field(gt=0, multiple_of=8)]] = Field(
         min_length=1, description="widths at ÷2, ÷4, …; multiples of 8"
     )
@@ -190,11 +196,15 @@ class Variations(Section):
 
 
 class Encode(Section):
+    """From volumes to codes."""
+
     items_per_shard: PositiveInt = Field(description="volumes encoded and written together")
     variations: Variations | None = Field(None, description="of training volumes; null: none")
 
 
 class TrainPrior(Optimisation):
+    """The prior over the codes and its training."""
+
     channels: PositiveInt = Field(description="width of every stream")
     num_layers: PositiveInt = Field(description="gated layers")
     kernel: int = Field(ge=2, description="causal extent of a stream along its own axis")
@@ -219,6 +229,8 @@ class TrainPrior(Optimisation):
 
 
 class Sample(Section):
+    """Which synthetic scans are drawn, and how."""
+
     count: PositiveInt = Field(description="number of synthetic scans")
     seed: Seed = Field(description="with a sample's number it decides that sample")
     temperature: PositiveFloat = Field(description="divides the logits before each draw")
@@ -246,6 +258,8 @@ class Sample(Section):
 
 
 class Study(Section):
+    """Whether the prior is needed."""
+
     count: int = Field(ge=2, description="items of each way to draw, at most those held out")
     temperatures: list[PositiveFloat] = Field(description="of the prior's draws, 1 among them")
 
@@ -258,6 +272,8 @@ class Study(Section):
 
 
 class Use(Section):
+    """Whether one can learn from the samples."""
+
     steps: PositiveInt = Field(
         description="optimiser steps of every net, the same on real scans, on samples and on both"
     )
@@ -277,6 +293,8 @@ class Bound(Section):
 
 
 class Evaluate(Section):
+    """What is measured and shown, and what a champion must reach."""
+
     montages: PositiveInt = Field(description="held-out volumes shown in the report")
     gallery: PositiveInt = Field(description="synthetic scans shown in the report")
     control_steps: PositiveInt | None = Field(

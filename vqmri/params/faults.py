@@ -5,6 +5,8 @@ from typing import Any
 from pydantic import BaseModel
 
 PARAMS = "params.yaml"
+"""Name of the file that holds every number of a run."""
+
 _LONGEST = 200  # characters of a value in a message
 
 

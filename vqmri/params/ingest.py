@@ -147,6 +147,8 @@ _OF_VOLUMES = ("deface", "brain_mask", "skull_strip", "bias_correction", "foregr
 
 
 class Ingest(Section):
+    """Which scans are read, and how they are made alike."""
+
     raw: str = Field(description="folder of the raw scans, relative to params.yaml; never written")
     source: Annotated[
         AutoSource

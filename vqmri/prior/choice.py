@@ -18,8 +18,9 @@ class Choice:
     guidance: w of u + w (c − u), for logits c with the covariates and u without them (Ho & Salimans
         2022, arXiv:2207.12598); 1 is the prior itself
     temperature: then divides the logits; at 0 there is no draw but the likeliest code
-    top_k: then keeps so many of the likeliest codes, None for all
-    top_p: then keeps the fewest likeliest codes that have this probability together, None for all
+    top_k: then keeps so many of the likeliest codes (Fan et al. 2018), None for all
+    top_p: then keeps the fewest likeliest codes that have this probability together (Holtzman et
+        al. 2020, arXiv:1904.09751), None for all
 
     The order of the last three is that of the usual samplers of language models. Codes as likely
     as the last one kept are kept too. Raises ValueError for a number out of range.

@@ -26,6 +26,8 @@ class Prior(nn.Module):
 
     grids: positions per axis of each map, finest first; each a multiple of the next coarser one
     num_embeddings: values of each map, 0 for an unquantised gain
+    channels, num_layers, kernel, radius, dropout, heads: of each PixelCNN
+    num_attention: self-attentions of the top map's PixelCNN
     covariates: what the prior is conditioned on, as `covariates.to_json` writes it
     condition_dropout: share of the training items whose covariates are hidden
     """
@@ -100,7 +102,8 @@ class Prior(nn.Module):
     def condition(self, index: int, values: Sequence[Tensor], rows: known.Rows) -> Tensor | None:
         """What map `index` knows: the maps above it and the covariates; None if there is neither.
 
-        values: of all maps, of which only those above `index` are read
+        values: of all maps, (batch, *grid), of which only those above `index` are read
+        Returns (batch, channel, *grid), on the grid of the map.
         """
         above = self.above[index]
         assert isinstance(above, nn.ModuleList)
@@ -144,5 +147,5 @@ class Prior(nn.Module):
     def logits(
         self, index: int, values: Sequence[Num[Tensor, "batch ..."]], rows: known.Rows
     ) -> Tensor:
-        """Logits of a map of codes: (batch, num_embeddings, *grid)."""
+        """Logits of map `index`, one of codes: (batch, num_embeddings, *grid)."""
         return self.maps[index](values[index], self.condition(index, values, rows))

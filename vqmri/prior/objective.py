@@ -16,9 +16,9 @@ def nats(logits: Logits, codes: Codes) -> Float[Tensor, "batch *grid"]:
 
 
 def nats_per_code(found: Sequence[Tensor], num_embeddings: Sequence[int]) -> Tensor:
-    """Mean of −ln p over the positions of all maps of codes; unquantised gains are left out.
+    """Mean of −ln p over the positions of all maps of codes, a scalar; real gains are left out.
 
-    found: what the prior returns; num_embeddings: values of each map
+    found: what the prior returns, (batch, *grid) per map; num_embeddings: values of each map
     """
     codes = [level.flatten() for level, n in zip(found, num_embeddings, strict=True) if n]
     return torch.cat(codes).mean()

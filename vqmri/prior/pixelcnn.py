@@ -73,9 +73,14 @@ class PixelCNN(nn.Module):
     where a code stands says much about it. So does how strongly a condition acts there: age moves
     the ventricles and not the neck.
 
+    num_embeddings: values of a code
     grid: positions per axis, 2 or 3 axes
+    channels: width of every stream, a multiple of `heads`
+    kernel, radius: positions that a layer sees along a stream's own axis, and to either side along
+        the axes after it
+    dropout: share of the units, and of the embedded codes, that are hidden in training
     condition_channels: channels of a conditioning map on the same grid, 0 for none
-    num_attention: layers that a causal self-attention follows, spread evenly
+    num_attention: layers that a causal self-attention of `heads` heads follows, spread evenly
     """
 
     def __init__(

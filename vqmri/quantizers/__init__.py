@@ -12,19 +12,23 @@ from vqmri.quantizers.parts import one_update
 from vqmri.quantizers.projected import ProjectedQuantizer
 
 Kind = Literal["codebook_loss", "ema", "projected"]
+"""Name of a way to quantize, as params.yaml has it."""
 
 KINDS: dict[Kind, Callable[..., Quantizer]] = {
     "codebook_loss": CodebookLossQuantizer,
     "ema": EMAQuantizer,
     "projected": ProjectedQuantizer,
 }
+"""The class of each kind; it takes num_embeddings, embedding_dim and options of its own."""
 
 
 def build_quantizer(
     kind: Kind, *, num_embeddings: int, embedding_dim: int, **options: Any
 ) -> Quantizer:
-    """A quantizer by the name of its kind; `options` are the further arguments of its class.
+    """A quantizer by the name of its kind.
 
+    embedding_dim: length of a codebook vector
+    options: the further arguments of its class
     Raises ValueError for an unknown kind.
     """
     if kind not in KINDS:

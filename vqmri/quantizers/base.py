@@ -30,6 +30,7 @@ class Quantizer(nn.Module, ABC):
 
     map_sizes: how many values each map of codes has; 0 for real numbers
     map_names: a suffix for each map's name
+    embedding_dim: length of a codebook vector, and channels of the latents
     """
 
     map_sizes: tuple[int, ...]

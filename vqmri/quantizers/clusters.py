@@ -10,6 +10,7 @@ from vqmri.quantizers.distributed import Choose
 from vqmri.quantizers.nearest import nearest
 
 Initialisation = Literal["data", "kmeans"]
+"""How the first training batch makes a codebook: of its tokens, or of the means of clusters."""
 
 DEAD_BELOW = 0.1
 """A code is dead when its average use is below this share of the mean use of all codes."""
@@ -39,7 +40,10 @@ def draw(tokens: Float[Tensor, "tokens dim"], number: int) -> Float[Tensor, "num
 
 
 def kmeans(tokens: Float[Tensor, "tokens dim"], number: int) -> Float[Tensor, "number dim"]:
-    """Random tokens moved by Lloyd's iterations; an empty cluster starts anew at a random token."""
+    """Random tokens moved by Lloyd's iterations (Lloyd 1982), LLOYD_ITERATIONS of them.
+
+    An empty cluster starts anew at a random token.
+    """
     vectors = draw(tokens, number)
     for _ in range(LLOYD_ITERATIONS):
         counts, sums = totals(tokens, nearest(tokens, vectors), number)

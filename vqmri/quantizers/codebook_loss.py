@@ -35,8 +35,11 @@ class CodebookLossQuantizer(MovedByData, Quantizer):
     the optimiser's concern, under data parallelism too; counts and vectors chosen from data are
     the same on all ranks.
 
+    embedding_dim: length of a codebook vector
     commitment_cost: β
     initialisation: how the first training batch makes the codebook
+    mean_count: average use of each code, in tokens per step, (num_embeddings,)
+    initialised: whether there has been a training batch, a scalar
     """
 
     mean_count: Tensor

@@ -27,6 +27,7 @@ class EMAQuantizer(Quantizer):
 
     loss = β mean((z_e − sg[e])²); see EMACodebook for how the vectors move.
 
+    embedding_dim: length of a codebook vector
     decay: γ, the share of the average that a step keeps
     commitment_cost: β
     initialisation: how the first training batch makes the codebook

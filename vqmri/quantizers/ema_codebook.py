@@ -20,9 +20,11 @@ class EMACodebook(MovedByData):
     All state is in buffers, `initialised` too, so a resumed run does not initialise again. Under
     data parallelism all ranks hold what one process would hold after the whole batch.
 
+    decay: γ
     vectors: (num_embeddings, embedding_dim), zeros until `initialise`
     mean_count: N, (num_embeddings,)
     mean_sum: m, (num_embeddings, embedding_dim)
+    initialised: whether `initialise` was called, a scalar
     """
 
     vectors: Tensor

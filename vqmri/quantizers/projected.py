@@ -38,12 +38,14 @@ class ProjectedQuantizer(Quantizer):
     the second term has the gain before its quantization, so that its gradient reaches z_e. Vectors
     and scalars follow moving averages, see EMACodebook.
 
+    embedding_dim: length of a codebook vector
     decay: γ, the share of the averages that a step keeps
     num_gains: number of scalars; None leaves the gain real
     initialisation: how the first training batch makes the codebook; the scalars start at quantiles
         of its gains
 
-    Raises InputError in the first training step where a starting vector is zero.
+    Raises ValueError for a `num_gains` below 1, and InputError in the first training step where a
+    starting vector is zero.
     """
 
     def __init__(

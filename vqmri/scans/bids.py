@@ -1,8 +1,6 @@
 """Write synthetic scans in the layout of a BIDS derivative data set."""
 
-import csv
 import gzip
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ from jaxtyping import Float, Integer, Shaped
 
 import vqmri
 from vqmri.outputs import replace_file
+from vqmri.scans.table import tsv
 from vqmri.scans.volume import Channel
 
 BIDS_VERSION = "1.10.0"
@@ -27,7 +26,10 @@ def is_name(text: str) -> bool:
 
 
 def scan_path(label: str, suffix: str) -> Path:
-    """Where the scan of a subject lies below the data set's folder; `suffix` is T1w, T2w, …"""
+    """Where the scan of a subject lies below the data set's folder; `suffix` is T1w, T2w, …
+
+    Raises ValueError for a text that is no name, see `is_name`.
+    """
     if not (is_name(label) and is_name(suffix)):
         raise ValueError(f"{label!r} and {suffix!r} are not letters and digits only")
     return Path(f"sub-{label}/anat/sub-{label}_desc-synthetic_{suffix}.nii.gz")
@@ -56,6 +58,7 @@ def write_scan(
     volume: grey values, written as float32; indices of a label map, written as its label values
     spacing: mm per axis, RAS
     Equal volumes give equal bytes: no time stands in the gzip header.
+    Raises ValueError for other channels than those of the volume, or two of one name.
     """
     if len(channels) != volume.shape[0]:
         raise ValueError(f"{len(channels)} channels are named and {volume.shape[0]} are given")
@@ -143,13 +146,9 @@ def _participants(labels: Sequence[str], covariates: Sequence[Mapping[str, Any]]
     """One row per subject; columns in the order in which they first come."""
     rows = covariates or [{}] * len(labels)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    table = csv.writer(text, delimiter="\t", lineterminator="\n")
-    table.writerow(["participant_id", *columns])
-    for label, row in zip(labels, rows, strict=True):
-        values = [row.get(name) for name in columns]
-        table.writerow([f"sub-{label}", *("n/a" if v is None else v for v in values)])
-    return text.getvalue().encode()
+    values = (["n/a" if (v := row.get(name)) is None else v for name in columns] for row in rows)
+    people = ([f"sub-{label}", *own] for label, own in zip(labels, values, strict=True))
+    return tsv(["participant_id", *columns], people)
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

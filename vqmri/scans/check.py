@@ -41,7 +41,10 @@ MAX_VOXELS = 1024**3
 
 
 class Refused(Exception):  # noqa: N818  (a verdict on a scan, not a fault of the program)
-    """This scan cannot be used; the run goes on without it."""
+    """This scan cannot be used; the run goes on without it.
+
+    code: one of REFUSALS, or ValueError; reason: what was found
+    """
 
     def __init__(self, code: str, reason: str) -> None:
         if code not in REFUSALS:
@@ -52,7 +55,10 @@ class Refused(Exception):  # noqa: N818  (a verdict on a scan, not a fault of th
 
 
 def check_header(shape: tuple[int, ...], dtype: np.dtype[Any], affine: np.ndarray | None) -> None:
-    """Refuse by what the header says, before anything is allocated. `affine` None: it has none."""
+    """Raises Refused for what the header says, before anything is allocated.
+
+    shape: voxels along each axis; affine: 4×4, None where the header has none
+    """
     if int(np.prod(shape, dtype=object)) > MAX_VOXELS:
         raise Refused("too-large", f"shape {shape} has more than {MAX_VOXELS} voxels")
     if len(shape) < 3 or any(n <= 1 for n in shape[:3]) or any(n != 1 for n in shape[3:]):
@@ -68,7 +74,7 @@ def check_header(shape: tuple[int, ...], dtype: np.dtype[Any], affine: np.ndarra
 
 
 def check_voxels(data: np.ndarray) -> None:
-    """Refuse what no scaling of intensities could mend."""
+    """Raises Refused for what no scaling of intensities could mend; `data` of any shape."""
     least, most = data.min(), data.max()
     if not (np.isfinite(least) and np.isfinite(most)):
         raise Refused("not-finite", f"{int((~np.isfinite(data)).sum())} voxels are NaN or infinite")

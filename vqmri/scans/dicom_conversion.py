@@ -57,8 +57,9 @@ def convert(folder: Path, timeout_s: float) -> Path:
 
 
 def check_place(volume: Volume, positions: Positions, shape: tuple[int, int]) -> None:
-    """Refuse a conversion that lost slices, made some up, or put them elsewhere than the headers.
+    """Raises Refused for slices that are lost, made up, or elsewhere than the headers say.
 
+    shape: rows and columns of a slice
     The first voxel of every slice, whatever axes were swapped or turned, is one of the volume's.
     """
     assert volume.affine is not None

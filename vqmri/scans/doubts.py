@@ -37,7 +37,7 @@ _LEAST_SPREAD = 0.002  # of shares, normalised intensities and correlations: les
 
 @dataclass(frozen=True)
 class Doubt:
-    """An odd scan; `code` is one of WARNINGS."""
+    """An odd scan; `code` is one of WARNINGS, or ValueError."""
 
     source: str
     code: str

@@ -88,7 +88,7 @@ def load(path: Path) -> Values:
 def write(path: Path, values: Values) -> None:
     """Write images (n, rows, columns[, channels]) or labels (n,), gzipped, whole or not at all.
 
-    Equal values give equal bytes: no time stands in the gzip header.
+    Equal values give equal bytes: no time stands in the gzip header. ValueError for a lone number.
     """
     if not 1 <= values.ndim <= 255:
         raise ValueError(f"an idx file has at least one axis, found shape {values.shape}")

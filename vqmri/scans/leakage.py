@@ -22,7 +22,7 @@ import numpy as np
 from isal import isal_zlib
 from jaxtyping import Float
 
-from vqmri.scans.volume import Record, Volume, thinned
+from vqmri.scans.volume import Volume, thinned
 from vqmri.shapes import Box
 
 Kind = Literal["same-voxels", "near-duplicate"]
@@ -263,13 +263,3 @@ def threshold(stored: np.ndarray, people: np.ndarray) -> float:
     pairs = count * (count - 1) / 2
     deviations = NormalDist().inv_cdf(1 - min(_FALSE_ALARMS / pairs, 0.5))
     return float(np.clip(np.tanh(middle + deviations * spread), LEAST, MOST))
-
-
-def same_subject_across_split(records: Iterable[Record]) -> dict[str, list[str]]:
-    """Subjects that are on both sides of the split, with their sources; empty as it should be."""
-    sides: dict[str, set[str]] = defaultdict(set)
-    sources: dict[str, list[str]] = defaultdict(list)
-    for record in records:
-        sides[record.subject].add(record.split)
-        sources[record.subject].append(record.source)
-    return {person: sorted(sources[person]) for person in sorted(sides) if len(sides[person]) > 1}

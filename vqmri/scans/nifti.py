@@ -279,7 +279,7 @@ def read_mask(path: Path, volume: Volume) -> np.ndarray:
 
 
 def check_label(path: Path, volume: Volume) -> None:
-    """Refuse a scan whose label map (by its header) is absent or lies on another grid."""
+    """Raises Refused where the label map is absent or, by its header, lies on another grid."""
     if not path.is_file():
         raise Refused("label-missing", "no file that matches `labels` belongs to it by name")
     try:

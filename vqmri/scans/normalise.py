@@ -40,7 +40,8 @@ def normalise(
     Each channel of grey values has a scale of its own. A label map goes the same way with the
     nearest of its values; what is padded is 0, its background.
     Raises Refused when the scan would be beyond memory at this spacing, when both percentiles are
-    one intensity, so that there is no scale, when the mask is empty or when float32 cannot hold it.
+    one intensity, so that there is no scale, when the mask is empty or when float32 cannot hold it;
+    ValueError for a picture.
     """
     if scan.affine is None:
         raise ValueError("a picture has no affine; raster.fit makes its shape that of the others")

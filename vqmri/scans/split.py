@@ -12,6 +12,11 @@ from vqmri.scans.volume import Record
 TRAIN, HELD_OUT = "train", "held_out"
 
 
+def rows_of(records: Sequence[Record], split: str) -> list[int]:
+    """Rows of one side of the split, in a table of these records."""
+    return [row for row, record in enumerate(records) if record.split == split]
+
+
 def split_subjects(
     subjects: Iterable[str], *, held_out: float, seed: int, strata: Mapping[str, str] | None = None
 ) -> dict[str, str]:

@@ -83,7 +83,7 @@ class VolumeWriter:
 
         It is on the disk afterwards, so that the caller may say that it is done.
         """
-        array = _array(zarr.open_group(self._path, mode="r+"))
+        array = zarr.open_array(self._path, path=ARRAY, mode="r+")
         indices = shard_range(shard, array.shape[0], volumes_per_shard(array.shape[1:]))
         array[indices.start : indices.stop] = volumes
         sync(self._path / ARRAY / "c" / str(shard), self._path.parent)
@@ -153,7 +153,13 @@ class VolumeStore:
         """Label values of the last channel; 0 when it is not a label map."""
         return len(self.channels[-1].label_values)
 
+    @property
+    def num_images(self) -> int:
+        """Channels of grey values or colours; the label map, if there is one, stands after them."""
+        return self.shape[0] - (self.num_classes > 0)
+
     def of_split(self, split: str) -> list[Record]:
+        """Records of one side of the split, in their order."""
         return [record for record in self.records if record.split == split]
 
     def read(self, records: Sequence[Record]) -> Float[np.ndarray, "volume channel *space"]:
@@ -186,9 +192,3 @@ class VolumeStore:
             f"{self._folder}: volume {record.index} ({record.source}) is {fault}. "
             "Make the volumes again with `vqmri ingest`."
         )
-
-
-def _array(group: zarr.Group) -> zarr.Array[Any]:
-    array = group[ARRAY]
-    assert isinstance(array, zarr.Array)
-    return array

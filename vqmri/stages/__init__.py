@@ -4,6 +4,8 @@ A stage is a function `stage(params, data, *, tracker, each) -> Metrics`. It rea
 outputs, publishes its own, and knows neither Prefect nor DVC.
 """
 
+__all__ = ["STAGES"]
+
 STAGES = {
     "ingest": "vqmri.stages.ingest:ingest",
     "train_vqvae": "vqmri.stages.train_vqvae:train_vqvae",

@@ -1,6 +1,5 @@
 """volumes + vqvae → codes: encode the whole data set."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -16,10 +15,11 @@ from vqmri.codes import CodeMap, CodeWriter, code_maps
 from vqmri.errors import IntegrityError
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, Work, need_space, publishing, replace_file
+from vqmri.outputs.arrays import npy
 from vqmri.outputs.manifest import digest
 from vqmri.params import Encode, Params
 from vqmri.protocols import Map, Metrics, Tracker
-from vqmri.scans.split import TRAIN
+from vqmri.scans.split import TRAIN, rows_of
 from vqmri.scans.store import VolumeStore
 from vqmri.training.augment import Augmentation
 from vqmri.training.batches import item_seed
@@ -57,6 +57,7 @@ def encode(
     """Publish data/codes: row i holds the codes of row i of the volumes' table.
 
     After these rows stand the varied copies of training volumes, if params ask for any.
+    IntegrityError when the VQ-VAE was trained on other volumes.
     """
     volumes, vqvae = data.need("volumes"), data.need("vqvae")
     size = params.encode.items_per_shard
@@ -146,7 +147,7 @@ def _encoded(shard: Shard) -> list[np.ndarray]:
         for row in set(_fitted(store)) & set(range(shard.start, shard.stop)):
             own = [c[row - shard.start : row - shard.start + 1] for c in codes]
             volume = model.to_volumes(model.decode(own))[0]
-            replace_file(_rebuilt(Path(shard.state), row), _npy(volume.cpu().numpy()))
+            replace_file(_rebuilt(Path(shard.state), row), npy(volume.cpu().numpy()))
     return [c.cpu().numpy() for c in codes]
 
 
@@ -165,7 +166,7 @@ def _least(count: int, maps: Sequence[CodeMap], store: VolumeStore) -> int:
 
 def _fitted(store: VolumeStore) -> list[int]:
     """Rows of the training volumes whose residuals are looked at."""
-    train = [row for row, record in enumerate(store.records) if record.split == TRAIN]
+    train = rows_of(store.records, TRAIN)
     return [train[i] for i in np.linspace(0, len(train) - 1, min(len(train), _FITTED), dtype=int)]
 
 
@@ -173,21 +174,14 @@ def _rebuilt(state: Path, row: int) -> Path:
     return state / f"rebuilt-{row:07d}.npy"
 
 
-def _npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
 def _residuals(store: VolumeStore, state: Path) -> list[dict[str, Any]]:
     """What the codes of training volumes leave out, as noise that samples can be given."""
-    grey = store.shape[0] - (store.num_classes > 0)
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for row in _fitted(store):
             yield store.read([store.records[row]])[0], np.load(_rebuilt(state, row))
 
-    return fit_residuals(pairs, grey)
+    return fit_residuals(pairs, store.num_images)
 
 
 def _read(store: VolumeStore, shard: Shard) -> np.ndarray:

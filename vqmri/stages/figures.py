@@ -1,6 +1,5 @@
 """The figures of the report, from published outputs."""
 
-import math
 import zlib
 from collections.abc import Sequence
 
@@ -9,7 +8,7 @@ import torch
 
 from vqmri.codes import bits_per_position, code_tensors
 from vqmri.evaluation.codebook import Usage
-from vqmri.evaluation.likelihood import held_out_likelihood, inside
+from vqmri.evaluation.likelihood import held_out_likelihood, masks_in_view, plain_bits
 from vqmri.evaluation.reconstruction import (
     dice,
     mae_in_view,
@@ -25,7 +24,7 @@ from vqmri.protocols import Metrics
 from vqmri.scans.dataset import FOREGROUND
 from vqmri.scans.phantom import is_phantom, ventricle_volume
 from vqmri.scans.split import HELD_OUT
-from vqmri.scans.volume import Record, code_box, crop
+from vqmri.scans.volume import crop
 from vqmri.shapes import Box
 from vqmri.stages.opened import Opened
 
@@ -39,15 +38,14 @@ def reconstruction(opened: Opened, reconstructions: np.ndarray) -> Metrics:
     """
     held = opened.records(HELD_OUT)
     boxes = [record.box for record in held]
-    images = opened.volumes.shape[0] - (opened.volumes.num_classes > 0)
+    images = opened.volumes.num_images
     everything = opened.volumes.read(held)
     volumes, found = everything[:, :images], reconstructions[:, :images]
     mean = np.broadcast_to(opened.mean_volume()[:images], volumes.shape)
-    labelled = opened.volumes.num_classes > 0
     of_labels = (
         _labels(everything, reconstructions, boxes)
         | _per_label(opened, everything, reconstructions, boxes)
-        if labelled
+        if opened.volumes.num_classes
         else {}
     )
     return of_labels | {
@@ -91,35 +89,21 @@ def _compression(opened: Opened) -> Metrics:
     plain, zipped, bits = 0, 0, 0.0
     for record in held:
         volume = opened.volumes.read([record])[0]
-        grey = len(volume) - (opened.volumes.num_classes > 0)
-        volume[:grey] *= np.iinfo(np.int16).max
+        volume[: opened.volumes.num_images] *= np.iinfo(np.int16).max
         voxels = np.rint(volume[..., *crop(record.box)]).astype("<i2").tobytes()
         plain, zipped = plain + 8 * len(voxels), zipped + 8 * len(zlib.compress(voxels, 6))
-        bits += _code_bits(opened, record)
+        bits += plain_bits(
+            record.box, opened.codes.attributes["downsamplings"], opened.codes.num_embeddings
+        )
     if not held:
         return {}
     return {"compression_of_int16": plain / bits, "compression_of_gzip": zipped / bits}
 
 
-def _code_bits(opened: Opened, record: Record) -> float:
-    """Of one scan's codes inside its field of view, each of log2 K."""
-    maps = zip(opened.codes.maps, opened.codes.attributes["downsamplings"], strict=True)
-    return sum(
-        bits_per_position(code_map.num_embeddings)
-        * math.prod(stop - start for start, stop in code_box(record.box, factor))
-        for code_map, factor in maps
-    )
-
-
 def prior(opened: Opened) -> Metrics:
     """Held-out bits per code inside the fields of view, beside the marginal entropy there."""
     records, prior = opened.records(HELD_OUT), opened.generator.prior
-    masks = [
-        inside([code_box(record.box, factor) for record in records], grid)
-        for factor, grid in zip(
-            opened.codes.attributes["downsamplings"], opened.codes.grids, strict=True
-        )
-    ]
+    masks = masks_in_view(opened.codes, [record.box for record in records])
     held = opened.codes.read(opened.indices(HELD_OUT))
     maps = code_tensors(held, opened.codes.num_embeddings)
     rows = known_rows(prior.covariates, [record.covariates for record in records])

@@ -73,7 +73,7 @@ def sidecar(target: Path) -> Path:
 
 
 def may_write(targets: Sequence[Path], data: Layout, raw: str) -> None:
-    """Refuse NIfTIs that would replace a file or lie where the project's own outputs lie."""
+    """ParamsError for NIfTIs that would replace a file, or lie among the project's own outputs."""
     for target in targets:
         if not target.name.endswith(SUFFIX):
             raise ParamsError(f"--out {target}: it is a NIfTI; give it a name in {SUFFIX}.")
@@ -91,6 +91,7 @@ def check_project(settings: Ingest, data: Layout, about: Mapping[str, Any]) -> N
     """The models are of single grey volumes, and of such as params.yaml's ingest makes.
 
     about: what is stored with the VQ-VAE
+    ParamsError where it is not so, IntegrityError for a VQ-VAE of other volumes.
     """
     if len(about["shape"]) != 4:
         raise ParamsError(

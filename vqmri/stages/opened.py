@@ -8,7 +8,7 @@ import numpy as np
 
 from vqmri.codes import CodeStore, code_tensors
 from vqmri.outputs.manifest import digest
-from vqmri.scans.split import TRAIN
+from vqmri.scans.split import TRAIN, rows_of
 from vqmri.scans.store import VolumeStore
 from vqmri.scans.volume import Record
 from vqmri.stages.kinship import check_kinship
@@ -29,7 +29,7 @@ class Opened:
 
     def indices(self, split: str) -> list[int]:
         """Rows of one side of the split, the same in volumes and codes."""
-        return [i for i, record in enumerate(self.volumes.records) if record.split == split]
+        return rows_of(self.volumes.records, split)
 
     def records(self, split: str) -> list[Record]:
         return self.volumes.of_split(split)

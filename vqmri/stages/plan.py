@@ -95,7 +95,7 @@ def plan(
     memory: GiB that there are; None: those of the device that are usable
     ParamsError for pictures, and when the memory is too small even for the last resort.
     """
-    scans = scans_of(params, _dataset(params, data))
+    scans = scans_of(params, _dataset(data))
     store = VolumeStore(data.need("volumes"))
     device = choose_device()
     available = round(memory * GIB if memory else USABLE * total_memory(device))
@@ -180,7 +180,7 @@ def as_text(planned: Planned) -> str:
     return "\n".join(lines)
 
 
-def _dataset(params: Params, data: Layout) -> Mapping[str, Any]:
+def _dataset(data: Layout) -> Mapping[str, Any]:
     """{} where there is none, as with pictures."""
     path = data.need("volumes") / DATASET
     found: Mapping[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
@@ -191,7 +191,7 @@ def _arguments(params: Params, store: VolumeStore) -> dict[str, Any]:
     return vqvae_arguments(
         params.train_vqvae,
         spatial_dims=3,
-        in_channels=store.shape[0] - (store.num_classes > 0),
+        in_channels=store.num_images,
         num_classes=store.num_classes,
     )
 

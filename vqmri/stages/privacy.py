@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from torch import Tensor
 
 from vqmri.codes import code_tensors
 from vqmri.evaluation.features import RandomNet
-from vqmri.evaluation.likelihood import inside, item_bits
+from vqmri.evaluation.likelihood import item_bits, masks_in_view
 from vqmri.evaluation.membership import Membership, flagged, membership
 from vqmri.evaluation.memorisation import (
     Share,
@@ -24,13 +24,14 @@ from vqmri.evaluation.memorisation import (
     share_trained,
 )
 from vqmri.evaluation.overtrained import overtrain
+from vqmri.evaluation.report.cards import Finding
 from vqmri.prior import Prior
 from vqmri.prior.choice import Choice
 from vqmri.prior.covariates import known_rows
 from vqmri.prior.sampler import draw
 from vqmri.protocols import Metrics
 from vqmri.scans.split import HELD_OUT, TRAIN
-from vqmri.scans.volume import Record, code_box
+from vqmri.scans.volume import Record
 from vqmri.stages.opened import Opened
 from vqmri.training.generator import fastest
 from vqmri.training.model_folder import DESCRIPTION
@@ -46,8 +47,6 @@ Chunks = Callable[[], Iterable[np.ndarray]]
 _VALUES_PER_CHUNK = 2**25
 _RUNS = 1000  # items whose runs are looked for; each is compared with every training item
 _REPEATS, _FEWER_REPEATS, _MANY = 1000, 200, 10**6
-Finding = tuple[str, str, str, str]
-"""The test, what it found, what it is compared with, how to read that."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,7 @@ class _Side:
 
     def bits(self, prior: Prior) -> Float[np.ndarray, " item"]:
         """Per code, under a prior."""
-        factors = zip(self._store.attributes["downsamplings"], self._store.grids, strict=True)
-        masks = [
-            inside([code_box(record.box, factor) for record in self.records], grid)
-            for factor, grid in factors
-        ]
+        masks = masks_in_view(self._store, [record.box for record in self.records])
         return item_bits(prior, self.tensors, masks, self.covariates(prior))
 
 
@@ -174,7 +169,7 @@ def _near(
 
     Scans and samples are read a chunk at a time.
     """
-    grey = opened.volumes.shape[0] - (opened.volumes.num_classes > 0)
+    grey = opened.volumes.num_images
     net = RandomNet(len(opened.volumes.shape) - 1, grey)
     known = [_volumes(opened, side.records, grey) for side in (train, held)]
     drawn = _grey(samples, grey)
@@ -278,7 +273,10 @@ def _runs(
     for number, code_map in enumerate(opened.codes.maps):
         if not code_map.num_embeddings:
             continue
-        own, of_held = (_longest(side[number], train.maps[number]) for side in (codes, held.maps))
+        own, of_held = (
+            longest_shared_run(side[number][:_RUNS], train.maps[number])
+            for side in (codes, held.maps)
+        )
         positions = int(np.prod(code_map.grid))
         metrics[f"longest_run_{code_map.name}"] = float(own.max())
         metrics[f"longest_run_{code_map.name}_of_held_out"] = float(of_held.max())
@@ -293,12 +291,6 @@ def _runs(
             )
         )
     return metrics, findings
-
-
-def _longest(
-    codes: Integer[np.ndarray, "item *grid"], known: Integer[np.ndarray, "known *grid"]
-) -> Integer[np.ndarray, " item"]:
-    return longest_shared_run(codes[:_RUNS], known).values
 
 
 def _positive_control(

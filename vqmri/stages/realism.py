@@ -20,6 +20,7 @@ from vqmri.evaluation.features import (
 )
 from vqmri.evaluation.gates import Gate
 from vqmri.evaluation.intervals import subsampled
+from vqmri.evaluation.marginals import uniform
 from vqmri.evaluation.neighbourhoods import neighbourhoods
 from vqmri.evaluation.reconstruction import pairwise_ms_ssim
 from vqmri.protocols import Metrics
@@ -112,9 +113,8 @@ def _some(records: Sequence[Record], most: int, random: np.random.Generator) -> 
 
 
 def _spaces(opened: Opened, weights: Path | None) -> list[FeatureSpace]:
-    grey = opened.volumes.shape[0] - (opened.volumes.num_classes > 0)
     spaces: list[FeatureSpace] = [
-        RandomNet(len(opened.volumes.shape) - 1, grey),
+        RandomNet(len(opened.volumes.shape) - 1, opened.volumes.num_images),
         EncoderSpace(opened.generator.vqvae),
     ]
     return [*spaces, WeightsFile(weights)] if weights else spaces
@@ -136,7 +136,7 @@ def _sets(
     drawn = sorted(random.permutation(opened.samples.count)[:most].tolist())
     sizes = opened.codes.num_embeddings
     uniform = [
-        _uniform(values, size, count, random) for values, size in zip(codes, sizes, strict=True)
+        uniform(values, size, count, random) for values, size in zip(codes, sizes, strict=True)
     ]
     marginal = [_marginal(values, count, random) for values in codes]
     blurred = [train[i] for i in random.permutation(len(train))[:count]]
@@ -152,14 +152,6 @@ def _sets(
         FAKES[2]: lambda: np.repeat(opened.mean_volume()[None], count, axis=0),
         FAKES[3]: lambda: _blurred(opened.volumes.read(blurred), opened.volumes.num_classes > 0),
     }
-
-
-def _uniform(
-    values: Num[np.ndarray, "item *grid"], size: int, count: int, random: np.random.Generator
-) -> np.ndarray:
-    """Every code as likely; of real gains, over which nothing is uniform, any that occurs."""
-    shape = (count, *values.shape[1:])
-    return random.integers(size, size=shape) if size else random.choice(values.ravel(), size=shape)
 
 
 def _marginal(

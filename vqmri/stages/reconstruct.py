@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from vqmri.codes import bits_per_position
+from vqmri.evaluation.likelihood import plain_bits
 from vqmri.evaluation.reconstruction import psnr_in_view, ssim_in_view
 from vqmri.layout import Layout
 from vqmri.outputs import replace_file
 from vqmri.params import Params
 from vqmri.scans import bids, image_file
 from vqmri.scans.restore import restore
-from vqmri.scans.volume import Volume, code_box
-from vqmri.shapes import Box
+from vqmri.scans.volume import Volume
 from vqmri.stages.one_scan import SUFFIX, check_project, may_write, read_one, sidecar
 from vqmri.training.device import choose_device
 from vqmri.training.model_folder import load_model
@@ -46,10 +45,11 @@ def reconstruct(
     found = _through(vqvae, volume)
     assert one.raw.affine is not None
     restored = restore(found, one.raw.affine, one.raw.data.shape[1:], one.steps)
+    bits = plain_bits(box, vqvae.downsamplings, vqvae.num_embeddings)
     figures = {
         "psnr_db": psnr_in_view(found.data[None], volume.data[None], [box])[0],
         "ssim": ssim_in_view(found.data[None], volume.data[None], [box])[0],
-        "bits_per_voxel": _bits(vqvae, box) / math.prod(stop - start for start, stop in box),
+        "bits_per_voxel": bits / math.prod(stop - start for start, stop in box),
     }
     figures = {name: value for name, value in figures.items() if math.isfinite(value)}
     described = {
@@ -74,12 +74,3 @@ def _through(vqvae: VQVAE, volume: Volume) -> Volume:
     codes = vqvae.encode(torch.from_numpy(volume.data[None]).to(device))
     decoded = vqvae.to_volumes(vqvae.decode(codes)).cpu().numpy()[0]
     return Volume(np.clip(decoded, 0, 1), volume.affine)
-
-
-def _bits(vqvae: VQVAE, box: Box) -> float:
-    """Of all codes inside the field of view, each of log2 K."""
-    bits = 0.0
-    for number, factor in zip(vqvae.num_embeddings, vqvae.downsamplings, strict=True):
-        positions = math.prod(stop - start for start, stop in code_box(box, factor))
-        bits += positions * bits_per_position(number)
-    return bits

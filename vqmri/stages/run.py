@@ -29,7 +29,8 @@ def run(
     each: on what the shards run; None for what the stage chooses
     changes: values of the stage's section in place of those in params.yaml; only with `out`, a
         folder to publish in place of the project's own, which is always that of params.yaml
-    Raises VqmriError, with params.yaml checked before anything heavy is imported.
+    Raises ParamsError for `changes` without `out`, and what the stage raises; params.yaml is
+    checked before anything heavy is imported.
     """
     if changes and out is None:
         raise ParamsError(

@@ -3,8 +3,6 @@
 Pictures (2D) become one file of MNIST's format, as they may have come in one.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +16,14 @@ from vqmri.codes import CodeWriter, code_maps
 from vqmri.errors import ParamsError
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, Manifest, need_space, publishing, replace_file
+from vqmri.outputs.arrays import npy
 from vqmri.outputs.manifest import MANIFEST, digest
 from vqmri.outputs.reading import understood
 from vqmri.params import Params, Sample
 from vqmri.prior.covariates import encode
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans import bids, idx
+from vqmri.scans.table import tsv
 from vqmri.scans.volume import Channel
 from vqmri.training.generator import Generator
 
@@ -192,7 +192,7 @@ def _draw(batch: Batch) -> bytes:
     drawn = [values[: len(numbers)].cpu().numpy() for values in codes]
     CodeWriter(Path(batch.out)).write_shard(numbers[0], drawn)
     if volumes.ndim == 4:
-        return _npy(np.round(volumes * 255).astype(np.uint8))
+        return npy(np.round(volumes * 255).astype(np.uint8))
     for number, volume in zip(numbers, volumes, strict=True):
         _write_scan(Path(batch.out), number, volume, generator, settings)
     return b""
@@ -235,22 +235,8 @@ def _describe(
     images = np.concatenate(blocks)
     grey = images.shape[1] == 1
     idx.write(folder / IMAGES, images[:, 0] if grey else np.moveaxis(images, 1, -1))
-    replace_file(folder / TABLE, _table(rows))
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """One row per picture: its number and covariates."""
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(["number", *rows[0]])
-    writer.writerows([number, *row.values()] for number, row in enumerate(rows))
-    return text.getvalue().encode()
-
-
-def _npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
+    of_each = ([number, *row.values()] for number, row in enumerate(rows))
+    replace_file(folder / TABLE, tsv(["number", *rows[0]], of_each))
 
 
 def _label(number: int) -> str:

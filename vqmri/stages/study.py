@@ -1,6 +1,5 @@
 """codes + models → study: is the prior needed, and why must one draw? By measurement."""
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ import torch
 from tqdm import tqdm
 
 from vqmri.codes import CodeStore, code_tensors
-from vqmri.evaluation.likelihood import held_out_likelihood, inside
-from vqmri.evaluation.marginals import PositionMarginals
+from vqmri.evaluation.likelihood import held_out_likelihood, masks_in_view
+from vqmri.evaluation.marginals import PositionMarginals, uniform
 from vqmri.evaluation.montage import one_slice
 from vqmri.evaluation.structure import (
     nearest_difference,
@@ -23,15 +22,16 @@ from vqmri.evaluation.structure import (
 )
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, publishing, replace_file
+from vqmri.outputs.arrays import npz, read_npz
 from vqmri.outputs.manifest import digest
 from vqmri.params import Params, Study
 from vqmri.prior.choice import Choice
 from vqmri.prior.covariates import known_rows
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.quantizers import Quantized, Quantizer
-from vqmri.scans.split import HELD_OUT, TRAIN
+from vqmri.scans.split import HELD_OUT, TRAIN, rows_of
 from vqmri.scans.store import VolumeStore
-from vqmri.scans.volume import Record, code_box
+from vqmri.scans.volume import Record
 from vqmri.stages.kinship import check_kinship
 from vqmri.training.generator import Generator
 
@@ -125,7 +125,7 @@ class Subject:
         self._volumes = VolumeStore(folders["volumes"])
         self._records = [Record(**row) for row in self._codes.attributes["records"]]
         random = np.random.default_rng(seed)
-        held, training = self._indices(HELD_OUT), self._indices(TRAIN)
+        held, training = (rows_of(self._records, split) for split in (HELD_OUT, TRAIN))
         self._count = min(settings.count, len(held), len(training))
         self._held = sorted(random.permutation(held)[: self._count].tolist())
         same = sorted(random.permutation(training)[: self._count].tolist())
@@ -196,9 +196,6 @@ class Subject:
     def _sizes(self) -> list[int]:
         return [number or _GAIN_BINS for number in self._codes.num_embeddings]
 
-    def _indices(self, split: str) -> list[int]:
-        return [i for i, record in enumerate(self._records) if record.split == split]
-
     def _binned(self, maps: Maps) -> Maps:
         """Codes as they are; real gains as bins that training gains fill evenly."""
         return [
@@ -208,12 +205,9 @@ class Subject:
 
     def _held_out(self) -> tuple[Maps, list[np.ndarray], list[Record]]:
         """All held-out codes, their positions inside the fields of view, and their records."""
-        held = self._indices(HELD_OUT)
+        held = rows_of(self._records, HELD_OUT)
         records = [self._records[i] for i in held]
-        factors = zip(self._codes.attributes["downsamplings"], self._codes.grids, strict=True)
-        masks = [
-            inside([code_box(r.box, factor) for r in records], grid) for factor, grid in factors
-        ]
+        masks = masks_in_view(self._codes, [record.box for record in records])
         return self._codes.read(held), masks, records
 
     def _uniform_bits(self) -> float:
@@ -223,14 +217,8 @@ class Subject:
         return float(np.average(np.log2(sizes[sizes > 0]), weights=weights))
 
     def _uniform(self, random: np.random.Generator) -> Maps:
-        drawn: Maps = []
-        for values, number in zip(self._reference, self._codes.num_embeddings, strict=True):
-            if number:
-                drawn.append(random.integers(number, size=values.shape))
-            else:  # no uniform over the real line: any training gain
-                pool = self._training[len(drawn)].ravel()
-                drawn.append(random.choice(pool, size=values.shape))
-        return drawn
+        maps = zip(self._training, self._codes.num_embeddings, strict=True)
+        return [uniform(values, number, self._count, random) for values, number in maps]
 
     def _marginal_bits(self, marginals: Sequence[PositionMarginals]) -> float:
         maps, masks, _ = self._held_out()
@@ -284,7 +272,7 @@ class Subject:
             )
             for start in range(0, count, size)
         ]
-        drawn = [_load(path) for path in each(draw_batch, batches)]
+        drawn = [read_npz(Path(path)) for path in each(draw_batch, batches)]
         names = [code_map.name for code_map in self._codes.maps]
         return [np.concatenate([block[name] for block in drawn])[:count] for name in names]
 
@@ -298,18 +286,6 @@ def draw_batch(batch: Batch) -> str:
         given = torch.tensor(batch.rows).reshape(len(batch.rows), rows.shape[1])
         rows[: len(given)] = given
         maps = generator.draw(batch.seed, batch.number, Choice(batch.temperature), rows=rows)
-        names = generator.vqvae.map_names
-        replace_file(path, _npz(dict(zip(names, maps, strict=True))))
+        arrays = (values.cpu().numpy() for values in maps)
+        replace_file(path, npz(dict(zip(generator.vqvae.map_names, arrays, strict=True))))
     return str(path)
-
-
-def _load(path: str) -> dict[str, np.ndarray]:
-    with np.load(path) as arrays:
-        return dict(arrays)
-
-
-def _npz(maps: Mapping[str, torch.Tensor]) -> bytes:
-    file = io.BytesIO()
-    arrays: dict[str, Any] = {name: values.cpu().numpy() for name, values in maps.items()}
-    np.savez(file, **arrays)
-    return file.getvalue()

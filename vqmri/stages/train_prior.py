@@ -14,7 +14,7 @@ from vqmri.build.train_prior import prior_arguments
 from vqmri.build.training import deciding, training_plan
 from vqmri.codes import CodeStore, code_tensors
 from vqmri.errors import IntegrityError
-from vqmri.evaluation.likelihood import held_out_likelihood, inside
+from vqmri.evaluation.likelihood import held_out_likelihood, masks_in_view
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, need_space, replace_file
 from vqmri.outputs.manifest import digest
@@ -22,8 +22,8 @@ from vqmri.params import Params
 from vqmri.prior import Prior, nats_per_code
 from vqmri.prior.covariates import Covariate, fit_covariates, known_rows, to_json
 from vqmri.protocols import Map, Metrics, Tracker
-from vqmri.scans.split import HELD_OUT, TRAIN
-from vqmri.scans.volume import Record, code_box
+from vqmri.scans.split import HELD_OUT, TRAIN, rows_of
+from vqmri.scans.volume import Record
 from vqmri.stages.in_work import in_work
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.batches import batch_indices
@@ -159,10 +159,6 @@ def _fit(
     )
 
 
-def _rows(records: Sequence[Record], split: str) -> list[int]:
-    return [row for row, record in enumerate(records) if record.split == split]
-
-
 def _load(store: CodeStore, covariates: Sequence[Covariate]) -> Data:
     """Both sides of the split; a held-out subject's value that training never met is missing.
 
@@ -170,19 +166,16 @@ def _load(store: CodeStore, covariates: Sequence[Covariate]) -> Data:
     they are would be learnt by heart first, and are the ones that a stranger could ask for.
     """
     records = [Record(**row) for row in store.attributes["records"]]
-    held_rows = _rows(records, HELD_OUT)
+    held_rows = rows_of(records, HELD_OUT)
     held = [records[row] for row in held_rows]
     items, learnt = _learnt(store, records)
-    levels = zip(store.attributes["downsamplings"], store.grids, strict=True)
     return Data(
         train=_tensors(store, items),
         train_rows=known_rows(covariates, [known for _, known in learnt]),
         subjects=[subject for subject, _ in learnt],
         held_out=_tensors(store, held_rows),
         held_out_rows=known_rows(covariates, [row.covariates for row in held]),
-        masks=[
-            inside([code_box(row.box, factor) for row in held], grid) for factor, grid in levels
-        ],
+        masks=masks_in_view(store, [row.box for row in held]),
     )
 
 
@@ -196,7 +189,7 @@ def _learnt(
         return list(range(first, first + len(varied))), [
             (records[copy["of"]].subject, copy["covariates"]) for copy in varied
         ]
-    rows = _rows(records, TRAIN)
+    rows = rows_of(records, TRAIN)
     return rows, [(records[row].subject, records[row].covariates) for row in rows]
 
 

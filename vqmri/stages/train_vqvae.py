@@ -64,7 +64,7 @@ def train_vqvae(
         arguments = vqvae_arguments(
             settings,
             spatial_dims=len(store.shape) - 1,
-            in_channels=store.shape[0] - (store.num_classes > 0),
+            in_channels=store.num_images,
             num_classes=store.num_classes,
         )
         model = VQVAE(**arguments)

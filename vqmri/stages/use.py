@@ -18,6 +18,7 @@ from tqdm import tqdm
 from vqmri.codes import CodeStore
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, publishing, replace_file
+from vqmri.outputs.arrays import read_npz
 from vqmri.outputs.manifest import digest
 from vqmri.params import Params, Use
 from vqmri.prior.covariates import Categorical, Continuous, Covariate, to_json
@@ -135,7 +136,7 @@ class Subject:
             for source in SOURCES
         ]
         done = iter(tqdm(each(train_net, nets), "use", total=len(nets), unit="net"))
-        return [self._judge(aim, {s: _load(next(done)) for s in SOURCES}) for aim in aims]
+        return [self._judge(aim, {s: read_npz(Path(next(done))) for s in SOURCES}) for aim in aims]
 
     def _teaches(self, covariate: Covariate) -> bool:
         """Whether the samples can teach it, and it can be tested."""
@@ -234,11 +235,6 @@ def _save(
             bar.update(len(some))
     array.flush()
     beside.replace(path)
-
-
-def _load(path: str) -> dict[str, np.ndarray]:
-    with np.load(path) as arrays:
-        return dict(arrays)
 
 
 def _plain(name: str) -> str:

@@ -1,6 +1,5 @@
 """One net of the stage `use`: trained on real scans, on samples or on both, and tested."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from vqmri.codes import CodeStore
 from vqmri.evaluation.accuracy import outputs, train_classifier, train_regressor
 from vqmri.evaluation.segmentation import dice_of_labels, segment, train_segmenter
 from vqmri.outputs import replace_file
+from vqmri.outputs.arrays import npz
 from vqmri.prior.covariates import Categorical, Continuous, Covariate, from_json
 from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.store import VolumeStore
@@ -82,9 +82,7 @@ def train_net(net: Net) -> str:
         with tqdm(total=net.steps, desc=title, unit="step", mininterval=1.0, leave=False) as bar:
             learn = _recognise if net.covariate else _segment
             found = learn(net, Material(net), bar.update)
-        file = io.BytesIO()
-        np.savez(file, **found)
-        replace_file(path, file.getvalue())
+        replace_file(path, npz(found))
     return str(path)
 
 
@@ -160,7 +158,7 @@ def _recognise(net: Net, material: Material, progress: Callable[[int], object]) 
     assert net.covariate is not None
     covariate = from_json([net.covariate])[0]
     store = material.store
-    channels = store.shape[0] - (store.num_classes > 0)
+    channels = store.num_images
     train, held = (known(store.of_split(split), covariate) for split in (TRAIN, HELD_OUT))
     real = numbers(covariate, [record.covariates for record in train])
     asked = numbers(covariate, material.asked)

@@ -25,6 +25,7 @@ def processes(number: int) -> Map:
 
     The processes are forked from a server that has imported what they need, because a process that
     has threads cannot be forked safely. They end with the process that asked for them.
+    Raises InterruptedRunError when one of them is ended from outside.
     """
 
     def each(function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:

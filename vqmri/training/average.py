@@ -10,8 +10,8 @@ Tensors = list[Tensor] | tuple[Tensor, ...]
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """A copy that follows `model` at each `update_parameters(model)`, buffers at once.
 
-    w̄ ← γw̄ + (1 − γ)w, with γ = min(decay, (1 + n) / (10 + n)) after n updates (Polyak averaging;
-    the rise of γ keeps the first, untrained weights out of it).
+    w̄ ← γw̄ + (1 − γ)w, with γ = min(decay, (1 + n) / (10 + n)) after n updates (Polyak &
+    Juditsky 1992; the rise of γ keeps the first, untrained weights out of it).
     """
 
     @torch.no_grad()

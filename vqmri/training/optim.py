@@ -14,7 +14,10 @@ _BETAS = (0.9, 0.99)
 
 
 def adamw(model: nn.Module, weight_decay: float) -> optim.AdamW:
-    """AdamW that decays matrices and kernels only; its learning rate is set at every step."""
+    """AdamW that decays matrices and kernels only (Loshchilov & Hutter 2019, arXiv:1711.05101).
+
+    Its learning rate is set at every step.
+    """
     matrices, rest = _matrices_and_rest(model)
     decayed = {"params": matrices, "weight_decay": weight_decay}
     free = {"params": rest, "weight_decay": 0.0}
@@ -88,7 +91,10 @@ def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows col
 
 
 def warmup_cosine(peak: float, warmup: int, steps: int) -> Callable[[int], float]:
-    """Learning rate of a step: linear up to `peak` over `warmup` steps, then a cosine to zero."""
+    """Learning rate of a step: linear up to `peak` over `warmup` steps, then a cosine to zero.
+
+    The cosine is that of Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts.
+    """
 
     def rate(step: int) -> float:
         rise = min(1.0, (step + 1) / max(warmup, 1))

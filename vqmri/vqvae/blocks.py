@@ -30,7 +30,8 @@ def space_to_depth(x: Features) -> Float[Tensor, "batch deep *coarse"]:
 def depth_to_space(x: Features) -> Float[Tensor, "batch shallow *fine"]:
     """Undo `space_to_depth`: (b, c·2^d, *n) to (b, c, *(2n)).
 
-    Sub-pixel upsampling leaves no checkerboard, as transposed convolutions do.
+    Sub-pixel upsampling (Shi et al. 2016, arXiv:1609.05158) leaves no checkerboard, as transposed
+    convolutions do.
     """
     dims = x.ndim - 2
     batch, channel, *grid = x.shape

@@ -43,6 +43,7 @@ class VQVAE(nn.Module):
     num_res_blocks: at each of these scales, in the encoder and again in the decoder
     downsamplings: of each level, finest first; powers of two up to 2^len(channels)
     num_embeddings: codebook size of each level
+    embedding_dim: length of a codebook vector, at all levels
     quantizer: arguments of `build_quantizer` but for the sizes
     patch: voxels along each axis of what it is trained on, multiples of the largest downsampling;
         in evaluation mode, larger volumes are then done in overlapping tiles of this size. None
@@ -148,7 +149,10 @@ class VQVAE(nn.Module):
         return quantized.latents, state, codes, losses
 
     def decode(self, codes: Sequence[Tensor]) -> Tensor:
-        """The decoder's outputs for all maps of codes, finest first."""
+        """The decoder's outputs, (batch, in_channels + num_classes, *space).
+
+        codes: all maps, finest first, each (batch, *grid), as `encode` gives them
+        """
         space = [n * self.downsamplings[0] for n in codes[0].shape[1:]]
         return self._decode_tiles(codes, space) if self._in_tiles(space) else self._decode(codes)
 

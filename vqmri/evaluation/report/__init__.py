@@ -9,6 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vqmri.evaluation.viewer import PLANES, Mosaics, Viewer, mosaics
 
+__all__ = ["Section", "render"]
+
 
 @dataclass(frozen=True)
 class Section:
