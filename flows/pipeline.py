@@ -33,6 +33,7 @@ from vqmri.tracking.mlflow import tracked
 
 log = logging.getLogger(__name__)
 
+
 class ServerError(VqmriError):
     """A server that was asked for does not answer; nothing was begun without it."""
 
