@@ -43,9 +43,13 @@ def test_scans_of_the_champion_are_those_of_the_project(
     finished: Layout, server: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    done = generate(CHAMPION, *AS_IN_THE_PROJECT)
+    tried = generate(CHAMPION, *AS_IN_THE_PROJECT, "--dry-run", "--json")
+    assert tried.exit_code == 0, tried.output
+    assert json.loads(tried.stdout)["reads"] == {"model": CHAMPION}
+    assert list(elsewhere.iterdir()) == []
+    done = generate(CHAMPION, *AS_IN_THE_PROJECT, "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout.splitlines()[-1]) == {"samples": 10}
+    assert json.loads(done.stdout) == {"samples": 10}
     assert Manifest.read(elsewhere / "scans") == Manifest.read(finished.output("samples"))
     assert [path.name for path in elsewhere.iterdir() if path.name != ".work"] == ["scans"]
 
