@@ -82,7 +82,7 @@ def test_a_folder_serves_as_a_model(finished: Layout, elsewhere: Path) -> None:
         ("models:/vqmri-generator@nobody", [], 3, "has no such model"),
         ("models:/unheard-of/1", [], 3, "has no such model"),
         ("models:/vqmri-vqvae@champion", [], 3, "no vqmri-generator: it has no artifacts/prior"),
-        ("nowhere", [], 3, "no such folder, and not as models:/"),
+        ("nowhere", [], 3, "no such folder. Give one, or a registered model as models:/"),
         (CHAMPION, ["--count", "0"], 2, "count = 0"),
         (CHAMPION, ["--temperature", "-1", "--top-p", "7"], 2, "2 faults, nothing was written"),
         (CHAMPION, ["--covariate", "height=3"], 2, "height"),

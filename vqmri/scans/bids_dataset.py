@@ -139,7 +139,7 @@ def _nothing(raw: Path, suffix: str) -> str:
         if inside := sorted({path.parent.name for path in raw.glob("*/sub-*")}):
             text += f" Perhaps it is {inside[0]!r} in it."
         return f"{text} For files in any other order there is `kind: nifti`."
-    return f"{text}. Set ingest.raw to the folder of another."
+    return f"{text}. Set ingest.raw to the data set that has some."
 
 
 class _Values:
@@ -165,7 +165,7 @@ class _Values:
                 f"ingest.source.covariates: {missing[0]!r} is no column of {raw / PARTICIPANTS}, "
                 f"which {f'has {columns}' if columns else 'is missing or empty'}"
                 + (f", nor of sub-*_sessions.tsv, which have {others}" if others else "")
-                + ". Choose from these, or add the column."
+                + ". Add the column, or take the covariate out."
             )
 
     def of(self, name: Name) -> dict[str, str | float | None]:
