@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from benchmarks.contender import Batches, Contender, reconstruct_side, take_step
 from benchmarks.own import own_contender
@@ -22,6 +21,7 @@ from benchmarks.volumes import Side, Split, closeness, similarity
 from vqmri.build.train_vqvae import vqvae_arguments
 from vqmri.outputs.manifest import digest
 from vqmri.params import TrainVQVAE
+from vqmri.terminal import progress
 from vqmri.training.device import choose_device
 from vqmri.training.optim import warmup_cosine
 
@@ -89,17 +89,18 @@ def train(
     """
     curve: list[Point] = []
     steps, due = 0, 1 / points
-    with tqdm(total=round(clock.budget), desc=contender.name, unit="s", mininterval=1.0) as bar:
+    with progress(contender.name, clock.budget, "s") as bar:
         while clock.share < 1:
             contender.model.train()
+            before = clock.gone
             clock.gone += take_step(contender, batches, steps)
+            bar.advance(clock.gone - before)
             steps += 1
             if clock.share >= due:
                 volumes, use = reconstruct_side(contender, side, batches)
                 found = closeness(volumes, side)
                 curve.append(Point(clock.share, steps, found["psnr"]))
                 due = min(1.0, (math.floor(clock.share * points) + 1) / points)
-            bar.update(round(clock.share * clock.budget) - bar.n)
     return curve, {**found, "ssim": similarity(volumes, side), **use}
 
 

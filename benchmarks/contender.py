@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn, optim
-from tqdm import tqdm
 
 from benchmarks.volumes import Side, Stack, closeness
 from vqmri.codes import bits_per_position
 from vqmri.errors import DivergedError
 from vqmri.evaluation.codebook import Usage
 from vqmri.quantizers import one_update
+from vqmri.terminal import follow
 from vqmri.training.batches import batch_indices, item_seed, step_seed
 
 Vary = Callable[[Tensor, Sequence[int]], Tensor]
@@ -126,7 +126,7 @@ def take_step(contender: Contender, batches: Batches, step: int) -> float:
 def train(contender: Contender, batches: Batches, steps: int) -> list[float]:
     """Train in place; the wall time of each step in seconds."""
     contender.model.train()
-    numbers = tqdm(range(steps), desc=contender.name, unit="step", mininterval=1.0)
+    numbers = follow(range(steps), contender.name, steps, "step")
     return [take_step(contender, batches, step) for step in numbers]
 
 

@@ -15,9 +15,9 @@ from statistics import median
 import numpy as np
 import torch
 from jaxtyping import Float
-from tqdm import tqdm
 
 from benchmarks.contender import Batches, Contender, take_step
+from vqmri.terminal import follow
 
 ROUNDS = 5
 STEPS_PER_TURN = 3
@@ -35,7 +35,7 @@ def time_in_turns(contenders: Sequence[Contender], batches: Batches, first_step:
     times = {contender.name: np.zeros((ROUNDS, STEPS_PER_TURN)) for contender in contenders}
     for contender in contenders:
         contender.model.train()
-    for turn in tqdm(range(ROUNDS), desc="time in turns", unit="round"):
+    for turn in follow(range(ROUNDS), "time in turns", ROUNDS, "round"):
         step = first_step + turn * STEPS_PER_TURN
         for contender in contenders:
             times[contender.name][turn] = [

@@ -23,7 +23,7 @@ from flows.study import study
 from flows.train_prior import train_prior
 from flows.train_vqvae import train_vqvae
 from flows.use import use
-from vqmri.cli import faults_told
+from vqmri.cli.group import faults_told
 from vqmri.errors import STORAGE, VqmriError
 from vqmri.layout import Layout
 from vqmri.params import PARAMS, Params

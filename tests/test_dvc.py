@@ -13,7 +13,7 @@ from tests.conftest import REPO
 from vqmri.stages import STAGES
 
 DVC: dict[str, Any] = yaml.safe_load((REPO / "dvc.yaml").read_text())
-NOT_DEPS = ("vqmri.params", "vqmri.layout", "vqmri.cli", "vqmri.tracking")
+NOT_DEPS = ("vqmri.params", "vqmri.layout", "vqmri.cli", "vqmri.tracking", "vqmri.terminal")
 
 
 def dvc(checkout: Path, shell: dict[str, str], *arguments: str) -> str:

@@ -41,11 +41,24 @@ def test_all_faults_are_named_at_once_with_path_value_and_what_is_allowed(tmp_pa
     assert "ingest.shape = [16, 22, 16]: every axis must be a multiple of 4" in text
     assert "sample.temperature = -1.0: Input should be greater than 0" in text
     assert "train_vqvae.quantizer.decay = 2: Input should be less than 1" in text
-    assert "train_prior.dropuot = 0.1: no such parameter" in text
-    assert "encode.items_per_shard: this parameter is missing" in text
+    assert "train_prior.dropuot = 0.1: no such parameter; did you mean dropout?" in text
+    assert "encode.items_per_shard: this parameter is missing (volumes encoded and" in text
     assert "'phantom'" in text
     assert "'nifti'" in text
     assert caught.value.exit_code == 2
+
+
+def test_a_name_is_compared_with_those_of_its_own_section(tmp_path: Path) -> None:
+    values = tiny_values()
+    values["train_vqvae"]["quantizer"]["decays"] = 0.9
+    values["ingest"]["source"]["cuont"] = 3
+    values["use"]["xyz"] = 1
+    with pytest.raises(ParamsError) as caught:
+        load(values, tmp_path)
+    text = str(caught.value)
+    assert "train_vqvae.quantizer.decays = 0.9: no such parameter; did you mean decay?" in text
+    assert "ingest.source.cuont = 3: no such parameter; did you mean count?" in text
+    assert "use.xyz = 1: no such parameter; there are steps" in text
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_find_of_nothing_says_what_was_looked_for(raw: Path, tmp_path: Path) -> 
             find(tmp_path / folder)
     with pytest.raises(InputError, match="Perhaps it is 'set' in it"):
         find(tmp_path / "other")
-    with pytest.raises(InputError, match=r"_T1w\.nii\[\.gz\]\.$"):
+    with pytest.raises(InputError, match=r"_T1w\.nii\[\.gz\]\. Set ingest\.raw"):
         find(tmp_path / "empty")
 
 
@@ -178,7 +178,9 @@ def test_sessions_tables_alone_are_enough(raw: Path) -> None:
 
 
 def test_a_column_that_no_table_has_is_an_error_that_lists_those_there(raw: Path) -> None:
-    with pytest.raises(InputError, match=r"'age' is no column .* is missing or empty\.$"):
+    with pytest.raises(
+        InputError, match=r"'age' is no column .* is missing or empty\. Add the column"
+    ):
         find(raw, covariates=["age"])
     write(raw / "participants.tsv", "participant_id sex group", "sub-01 F x")
     write(raw / "sub-01/sub-01_sessions.tsv", "session_id score", "ses-a 21")

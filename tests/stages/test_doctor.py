@@ -33,8 +33,9 @@ def _quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def examine() -> tuple[int, dict[str, dict[str, str]]]:
     done = CliRunner().invoke(main, ["doctor", "--json"])
-    found: list[dict[str, str]] = json.loads(done.stdout)
-    return done.exit_code, {check["what"]: check for check in found}
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["fit"] == (done.exit_code == 0)
+    return done.exit_code, {check["what"]: check for check in found["checks"]}
 
 
 class Door(BaseHTTPRequestHandler):

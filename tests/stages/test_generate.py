@@ -43,9 +43,13 @@ def test_scans_of_the_champion_are_those_of_the_project(
     finished: Layout, server: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    done = generate(CHAMPION, *AS_IN_THE_PROJECT)
+    tried = generate(CHAMPION, *AS_IN_THE_PROJECT, "--dry-run", "--json")
+    assert tried.exit_code == 0, tried.output
+    assert json.loads(tried.stdout)["reads"] == {"model": CHAMPION}
+    assert list(elsewhere.iterdir()) == []
+    done = generate(CHAMPION, *AS_IN_THE_PROJECT, "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout.splitlines()[-1]) == {"samples": 10}
+    assert json.loads(done.stdout) == {"samples": 10}
     assert Manifest.read(elsewhere / "scans") == Manifest.read(finished.output("samples"))
     assert [path.name for path in elsewhere.iterdir() if path.name != ".work"] == ["scans"]
 
@@ -78,7 +82,7 @@ def test_a_folder_serves_as_a_model(finished: Layout, elsewhere: Path) -> None:
         ("models:/vqmri-generator@nobody", [], 3, "has no such model"),
         ("models:/unheard-of/1", [], 3, "has no such model"),
         ("models:/vqmri-vqvae@champion", [], 3, "no vqmri-generator: it has no artifacts/prior"),
-        ("nowhere", [], 3, "no such folder, and not as models:/"),
+        ("nowhere", [], 3, "no such folder. Give one, or a registered model as models:/"),
         (CHAMPION, ["--count", "0"], 2, "count = 0"),
         (CHAMPION, ["--temperature", "-1", "--top-p", "7"], 2, "2 faults, nothing was written"),
         (CHAMPION, ["--covariate", "height=3"], 2, "height"),

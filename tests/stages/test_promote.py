@@ -253,18 +253,18 @@ def test_without_gates_no_model_is_promoted(finished: Layout, registry_root: Pat
     assert caught.value.exit_code == 2
 
 
-def test_the_commands_print_one_line_of_json_or_the_error(
+def test_the_commands_print_json_or_the_error_and_can_be_rehearsed(
     finished: Layout,
     registry_root: Path,
     client: mlflow.MlflowClient,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def call(command: str, least: float = 0) -> Any:
+    def call(command: str, *options: str, least: float = 0) -> Any:
         values = tiny_values()
         values["evaluate"]["gates"] = {"psnr_db": {"least": least}}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-        return CliRunner().invoke(main, [command])
+        return CliRunner().invoke(main, [command, *options])
 
     monkeypatch.setattr("vqmri.params.PARAMS", str(tmp_path / "params.yaml"))
     monkeypatch.chdir(finished.root)
@@ -272,9 +272,15 @@ def test_the_commands_print_one_line_of_json_or_the_error(
     missing = call("promote")
     assert missing.exit_code == 3
     assert "`vqmri register`" in missing.output
+    assert json.loads(call("register", "--dry-run", "--json").stdout)[GENERATOR]["new"]
+    assert client.search_registered_models() == []
     enter_models(client, finished)
-    assert json.loads(call("register").stdout)[GENERATOR] == {"version": 1, "new": False}
-    assert json.loads(call("promote").stdout)["outcome"] == "promoted"
+    tried = json.loads(call("promote", "--dry-run", "--json").stdout)
+    assert tried["outcome"] == "would be promoted"
+    assert client.get_registered_model(GENERATOR).aliases == {}
+    assert json.loads(call("register", "--json").stdout)[GENERATOR] == {"version": 1, "new": False}
+    assert json.loads(call("promote", "--json").stdout)["outcome"] == "promoted"
+    assert call("promote", "--dry-run", least=99).exit_code == 3
     failed = call("promote", least=99)
     assert failed.exit_code == 3
     assert "psnr_db ≥ 99" in failed.output

@@ -94,9 +94,11 @@ def test_at_the_command_line(
 ) -> None:
     scan = write(tmp_path / "sub-05_T1w.nii.gz", *raw_phantom(5))
     monkeypatch.chdir(finished.root)
-    done = CliRunner().invoke(main, ["reconstruct", str(scan), "--out", str(tmp_path / "x.nii.gz")])
+    done = CliRunner().invoke(
+        main, ["reconstruct", str(scan), "--out", str(tmp_path / "x.nii.gz"), "--json"]
+    )
     assert done.exit_code == 0, done.output
-    assert json.loads(done.output)["reconstruction"] == str(tmp_path / "x.nii.gz")
+    assert json.loads(done.stdout)["reconstruction"] == str(tmp_path / "x.nii.gz")
     again = CliRunner().invoke(
         main, ["reconstruct", str(scan), "--out", str(tmp_path / "x.nii.gz")]
     )

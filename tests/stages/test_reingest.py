@@ -90,7 +90,7 @@ def test_nothing_is_read_or_written_when_nothing_changed(
     assert opened == []
     assert published(project) == before
     assert project.output("volumes").stat().st_mtime_ns == stamp
-    assert "already" in capsys.readouterr().out
+    assert "already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["aa.nii.gz", "p07a.nii.gz", "zz.nii.gz"])

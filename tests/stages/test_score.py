@@ -271,9 +271,9 @@ def test_the_command_prints_figures_and_writes_beside_nothing_else(
     Path("params.yaml").write_text(yaml.safe_dump(tiny_values()))
     before = {path.name for path in Path().iterdir()}
     known = ["--covariate", "sex=F", "--covariate", "age=65"]
-    done = CliRunner().invoke(main, ["score", str(scan), *known])
+    done = CliRunner().invoke(main, ["score", str(scan), *known, "--json"])
     assert done.exit_code == 0, done.output
-    found = json.loads(done.output)
+    found = json.loads(done.stdout)
     assert found["map"] == "sub-05_T1w_bits.nii.gz"
     written = {path.name for path in Path().iterdir()} - before
     assert written == {"sub-05_T1w_bits.nii.gz", "sub-05_T1w_bits.json"}

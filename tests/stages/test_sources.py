@@ -47,7 +47,7 @@ def test_a_folder_of_images_is_found_to_be_one(
 ) -> None:
     data = scans(tmp_path, [f"any/where{n}/x{n}.nii.gz" for n in range(4)])
     assert ingest(params(), data)["volumes"] == 4
-    assert "raw is taken as source kind nifti" in capsys.readouterr().out
+    assert "raw is taken as source kind nifti" in capsys.readouterr().err
     first = Manifest.read(data.output("volumes"))
     assert first.provenance["params"]["ingest"]["source"]["kind"] == "nifti"
     ingest(params(source={"kind": "nifti", "images": "**/*"}), data)  # told, it is the same
@@ -110,7 +110,7 @@ def test_a_key_hides_names_in_all_that_is_published(
         [*names, "Smith/sub-Smith_T2w.nii.gz", "Davis/sub-Davis_T1w.nii.gz"]
     )
     assert {record.source for record in records(data)} <= set(which)
-    assert "names.tsv" in capsys.readouterr().out
+    assert "names.tsv" in capsys.readouterr().err
     (tmp_path / "key").write_text("another")
     ingest(params(source=NIFTI, subject_key="key"), data)
     assert set(people).isdisjoint(record.subject for record in records(data))

@@ -155,7 +155,11 @@ def minimise(
         value = loss(step, batch_indices(step, batch_size, count, seed))
         if not torch.isfinite(value):
             name = type(model).__name__.lower()
-            raise DivergedError(f"{name}: the loss is {value.item()} at step {step}.")
+            raise DivergedError(
+                f"{name}: the loss is {value.item()} at step {step}, so nothing can be said of the "
+                "samples. Look at them and at the volumes for values that are no numbers, or set "
+                "use: null in params.yaml."
+            )
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)

@@ -182,8 +182,8 @@ class WeightsFile(FeatureSpace):
     def _features(self, volumes: Volumes) -> Float[Tensor, "batch feature"]:
         if volumes.ndim - 2 != self._spatial_dims:
             raise InputError(
-                f"{self.name} is a net in {self._spatial_dims}D and these volumes have "
-                f"{volumes.ndim - 2} axes. Give weights that fit them."
+                f"evaluate.weights: {self.name} is a net in {self._spatial_dims}D and these "
+                f"volumes have {volumes.ndim - 2} axes. Give weights that fit them, or null."
             )
         grey = volumes[:, 0].flatten(start_dim=1)
         spread = grey.std(dim=1, keepdim=True, correction=0).clamp(min=1e-6)  # of a flat volume

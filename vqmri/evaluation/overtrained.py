@@ -50,7 +50,10 @@ def overtrain(
             found = model(values, rows)
         loss = nats_per_code(found, model.num_embeddings)
         if not torch.isfinite(loss):
-            raise DivergedError(f"overtrained prior: the loss is {loss.item()} at step {step}.")
+            raise DivergedError(
+                f"overtrained prior: the loss is {loss.item()} at step {step}. Set "
+                "evaluate.control_steps: null in params.yaml to do without this control."
+            )
         enough = enough or _ENOUGH * loss.item()
         if loss.item() <= enough:
             break

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from vqmri.outputs.manifest import sha256_of
+from vqmri.outputs.rehearsal import rehearsed
 
 UNREADABLE = "unreadable"
 Trace = tuple[int, int, int, int]
@@ -27,10 +28,13 @@ class FileDigests:
     """Remembers digests in a database; a file is read again when its size or its times differ.
 
     What git's index does: the database is a memory and no truth, and may be removed at any time.
-    Where it cannot be used, files are read.
+    Where it cannot be used, files are read. A rehearsal asks it and tells it nothing.
     """
 
     def __init__(self, path: Path) -> None:
+        if rehearsed():
+            self._database = _read_only(path)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database = _opened(path)
 
@@ -96,6 +100,14 @@ def _read(path: Path) -> str | None:
         return sha256_of(path)
     except OSError:
         return None
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    """Without the files that SQLite would make beside it; what it cannot tell is asked in vain."""
+    if not path.is_file():
+        return sqlite3.connect(":memory:", isolation_level=None)
+    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    return sqlite3.connect(address, uri=True, isolation_level=None)
 
 
 def _opened(path: Path) -> sqlite3.Connection:

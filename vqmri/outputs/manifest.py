@@ -77,7 +77,10 @@ class Manifest:
         """Read a published manifest. InputError when it is absent, IntegrityError when damaged."""
         path = folder / MANIFEST
         if not path.is_file():
-            raise InputError(f"{folder} is no published output: it has no {MANIFEST}.")
+            raise InputError(
+                f"{folder} is no published output: it has no {MANIFEST}. Name a folder that a "
+                "stage has published, as data/volumes."
+            )
         try:
             text = path.read_text(encoding="utf-8")
             content = json.loads(text)
@@ -137,7 +140,9 @@ def _check_folders(folder: Path, names: Iterable[str]) -> None:
     inside = folder.resolve()
     for parent in {PurePosixPath(name).parent for name in names}:
         if not (folder / parent).resolve().is_relative_to(inside):
-            raise IntegrityError(f"{folder / parent} is a link that leads out of {folder}.")
+            raise IntegrityError(
+                f"{folder / parent} is a link that leads out of {folder}. Make this output again."
+            )
 
 
 def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:

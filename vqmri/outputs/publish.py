@@ -12,6 +12,7 @@ from uuid import uuid4
 from vqmri.errors import InputError, IntegrityError
 from vqmri.outputs.lock import hold
 from vqmri.outputs.manifest import Identity, Manifest, verify
+from vqmri.outputs.rehearsal import rehearsed
 
 _DIGITS = 16  # of the fingerprint, in the name of a work folder
 
@@ -34,11 +35,17 @@ def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Wo
 
     The old output stays in place until the new one is complete on the disk. `work_root` is on the
     same file system as `target`. Raises LockedError when another process has this output in hand.
+    In a rehearsal neither folder is made, and nothing is published.
     """
     with hold(work_root / f"{target.name}.lock"):
+        work = work_of(target, work_root, identity)
+        if rehearsal := rehearsed():
+            rehearsal.target, rehearsal.identity = target, identity
+            rehearsal.resumes = work.out.exists()
+            yield work
+            return
         old = work_root / f"{target.name}.old"
         _recover(target, old)
-        work = work_of(target, work_root, identity)
         if not work.out.exists():  # published already, or never begun: no state is of use
             shutil.rmtree(work.out.parent, ignore_errors=True)
         work.state.mkdir(parents=True, exist_ok=True)
@@ -65,7 +72,8 @@ def is_current(target: Path, work_root: Path, identity: Identity) -> bool:
     Every byte is looked at. Raises LockedError when another process has this output in hand.
     """
     with hold(work_root / f"{target.name}.lock"):
-        _recover(target, work_root / f"{target.name}.old")
+        if not rehearsed():
+            _recover(target, work_root / f"{target.name}.old")
         try:
             return verify(target).fingerprint == identity.fingerprint
         except (InputError, IntegrityError):
@@ -102,7 +110,7 @@ def _swap(new: Path, target: Path, old: Path) -> None:
 
 
 def clean(work_root: Path) -> list[Path]:
-    """Remove the work folders that no process is using; returns what was removed.
+    """Remove the work folders that no process is using; returns what was, or would be, removed.
 
     A folder of an output that is being written now raises LockedError before anything of it goes.
     """
@@ -110,7 +118,8 @@ def clean(work_root: Path) -> list[Path]:
     for lock in sorted(work_root.glob("*.lock")):
         with hold(lock):
             for folder in _work_folders(work_root, lock.stem):
-                shutil.rmtree(folder)
+                if not rehearsed():
+                    shutil.rmtree(folder)
                 removed.append(folder)
     return removed
 

@@ -343,7 +343,7 @@ class Params(Section):
         try:
             params = cls.model_validate(values)
         except ValidationError as error:
-            faults += [fault_text(fault) for fault in error.errors()]
+            faults += [fault_text(fault, cls) for fault in error.errors()]
         if faults:
             raise _all_of(faults, str(path))
         return params
@@ -354,7 +354,9 @@ def sample_settings(values: Mapping[str, Any]) -> Sample:
     try:
         return Sample.model_validate(values)
     except ValidationError as error:
-        raise _all_of([fault_text(fault) for fault in error.errors()], "The options") from None
+        raise _all_of(
+            [fault_text(fault, Sample) for fault in error.errors()], "The options"
+        ) from None
 
 
 def _all_of(faults: Sequence[str], where: str) -> ParamsError:

@@ -1,6 +1,9 @@
 """What is wrong with a params.yaml, in words."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from inspect import isclass
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -109,8 +112,8 @@ def _suffix_faults(values: Any) -> list[str]:
 _UNIONS = {"source", "quantizer"}
 
 
-def fault_text(fault: Any) -> str:
-    """Dotted path, value, what is allowed."""
+def fault_text(fault: Any, schema: type[BaseModel]) -> str:
+    """Dotted path, value, what is allowed; `schema` is of all that was read."""
     # pydantic puts the chosen kind of a union into the path, after the union's own name
     loc = fault["loc"]
     kept = [part for i, part in enumerate(loc) if i == 0 or loc[i - 1] not in _UNIONS]
@@ -118,11 +121,53 @@ def fault_text(fault: Any) -> str:
     value = fault["input"]
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        message = "no such parameter; is it misspelt?"
+        message = _unknown(str(loc[-1]), _sections(schema, loc[:-1]))
     if fault["type"] == "missing":
-        return f"{path}: this parameter is missing"
+        told = _meaning(str(loc[-1]), _sections(schema, loc[:-1]))
+        return f"{path}: this parameter is missing{told}"
     shown = "" if isinstance(value, dict | BaseModel) else f" = {_short(value)}"
     return f"{path}{shown}: {message}"
+
+
+def _sections(schema: type[BaseModel], loc: Sequence[int | str]) -> list[type[BaseModel]]:
+    """What may stand at a path; names of kinds and of a mapping's keys are steps on the way too."""
+    found = [schema]
+    for part in loc:
+        below = [
+            section
+            for one in found
+            if part in one.model_fields
+            for section in _sections_in(one.model_fields[str(part)].annotation)
+        ]
+        kinds = [
+            one
+            for one in found
+            if "kind" in one.model_fields and part in get_args(one.model_fields["kind"].annotation)
+        ]
+        found = below or kinds or found
+    return found
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isclass(annotation) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections_in(part)
+
+
+def _unknown(name: str, sections: Sequence[type[BaseModel]]) -> str:
+    names = list(dict.fromkeys(field for section in sections for field in section.model_fields))
+    near = get_close_matches(name, names, 1)
+    return "no such parameter; " + (
+        f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    )
+
+
+def _meaning(name: str, sections: Sequence[type[BaseModel]]) -> str:
+    """What a parameter is, where the schema says it."""
+    fields = (section.model_fields.get(name) for section in sections)
+    told = next((field.description for field in fields if field and field.description), None)
+    return f" ({told})" if told else ""
 
 
 def _short(value: Any) -> str:

@@ -19,12 +19,19 @@ def read_values(path: Path) -> Any:
         if node is None:
             return None
         if _size(node, {}) > MOST_VALUES:
-            raise ParamsError(f"{path} stands for more than {MOST_VALUES} values.")
+            raise ParamsError(
+                f"{path} stands for more than {MOST_VALUES} values. Take out its aliases (*name); "
+                "`vqmri init` writes a fresh one."
+            )
         return loader.construct_document(node)
     except RecursionError:
-        raise ParamsError(f"{path} is nested too deeply.") from None
+        raise ParamsError(
+            f"{path} is nested too deeply. `vqmri init` writes a fresh one."
+        ) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: 2001-99-99, or bytes of no text
-        raise ParamsError(f"{path} is not YAML: {error}") from None
+        raise ParamsError(
+            f"{path} is not YAML: {error}\nMend that line; `vqmri init` writes a fresh file."
+        ) from None
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:

@@ -58,7 +58,9 @@ class Continuous:
         except (TypeError, ValueError):
             found = math.nan
         if not math.isfinite(found):
-            raise ParamsError(f"sample.covariates.{self.name} = {value!r}: a number is needed.")
+            raise ParamsError(
+                f"sample.covariates.{self.name} = {value!r}: a number is needed. Give one."
+            )
         if not extrapolate and not self.minimum <= found <= self.maximum:
             raise ParamsError(
                 f"sample.covariates.{self.name} = {value!r}: the prior was trained on "
@@ -126,7 +128,8 @@ def encode(
     for unknown in (name for row in rows for name in row if name not in names):
         allowed = f"conditioned on {', '.join(names)}" if names else "trained without conditions"
         raise ParamsError(
-            f"sample.covariates.{unknown}: no such covariate; the prior is {allowed}."
+            f"sample.covariates.{unknown}: no such covariate; the prior is {allowed}. "
+            "Take it out, or choose from these."
         )
     numbers = [
         [

@@ -124,7 +124,7 @@ def _chosen(names: list[Name], entity: str, labels: Collection[str] | None) -> l
     if missing := sorted(set(labels) - there):
         raise InputError(
             f"ingest.source.{entity}: no {names[0].suffix} image has the {entity} {missing[0]!r}; "
-            f"there are {sorted(there)}."
+            f"there are {sorted(there)}. Choose from these, or take it out."
         )
     return [name for name in names if getattr(name, entity) in labels]
 
@@ -133,13 +133,13 @@ def _nothing(raw: Path, suffix: str) -> str:
     there = sorted({name.suffix for name in _names(raw)})
     text = f"{raw} has no scan {_LAYOUT.replace('SUFFIX', suffix)}"
     if there:
-        return f"{text}; the suffixes there are {there}."
+        return f"{text}; the suffixes there are {there}. Set ingest.source.suffix to one of these."
     if not (raw / "dataset_description.json").is_file():
         text += ", and no dataset_description.json: is it the folder of a BIDS data set?"
         if inside := sorted({path.parent.name for path in raw.glob("*/sub-*")}):
             text += f" Perhaps it is {inside[0]!r} in it."
         return f"{text} For files in any other order there is `kind: nifti`."
-    return f"{text}."
+    return f"{text}. Set ingest.raw to the data set that has some."
 
 
 class _Values:
@@ -164,7 +164,8 @@ class _Values:
             raise InputError(
                 f"ingest.source.covariates: {missing[0]!r} is no column of {raw / PARTICIPANTS}, "
                 f"which {f'has {columns}' if columns else 'is missing or empty'}"
-                + (f", nor of sub-*_sessions.tsv, which have {others}." if others else ".")
+                + (f", nor of sub-*_sessions.tsv, which have {others}" if others else "")
+                + ". Add the column, or take the covariate out."
             )
 
     def of(self, name: Name) -> dict[str, str | float | None]:
@@ -208,12 +209,17 @@ def _read(
             reader = csv.DictReader(file, delimiter="\t", restval="")
             columns = list(reader.fieldnames or ())
             if key not in columns:
-                raise InputError(f"{path} has no column {key!r}; it has {columns}.")
+                raise InputError(
+                    f"{path} has no column {key!r}; it has {columns}. Name its column so, as BIDS "
+                    "has it."
+                )
             for row in reader:
                 label = row[key].strip().removeprefix(prefix)
                 first = rows.setdefault(label, row)
                 if any(first.get(name) != row.get(name) for name in covariates):
-                    raise InputError(f"{path} has two different rows of {prefix}{label}.")
+                    raise InputError(
+                        f"{path} has two different rows of {prefix}{label}. Remove the wrong one."
+                    )
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no table in UTF-8: {error}.") from None
+        raise InputError(f"{path} is no table in UTF-8: {error}. Save it as one.") from None
     return [name for name in columns if name != key], rows

@@ -70,9 +70,14 @@ def find(
     Raises InputError when nothing is found, the key is empty or a covariate is not known.
     """
     if unknown := set(covariates) - set(COVARIATES):
-        raise InputError(f"DICOM has no covariate {min(unknown)!r}; choose from {COVARIATES}.")
+        raise InputError(
+            f"ingest.source.covariates: DICOM has no covariate {min(unknown)!r}. Choose from "
+            f"{', '.join(COVARIATES)}."
+        )
     if subject_key == "":
-        raise InputError("subject_key is empty: give a long random text, or null for numbers.")
+        raise InputError(
+            "ingest.subject_key is empty. Give a long random text, or null for numbers."
+        )
     damaged, series = _group(raw, description)
     found: list[Candidate] = [Candidate(name, _UNKNOWN, {}, files=(name,)) for name in damaged]
     numbers: dict[str, str] = {}
@@ -93,7 +98,10 @@ def find(
         )
     if not found:
         asked = "" if description is None else f" whose SeriesDescription matches {description!r}"
-        raise InputError(f"no DICOM series of images{asked} in {raw} (links are not followed).")
+        raise InputError(
+            f"no DICOM series of images{asked} in {raw} (links are not followed). Set ingest.raw "
+            "to the folder that holds them, or ingest.source.description to null for all series."
+        )
     return sorted(found, key=lambda candidate: candidate.source)
 
 

@@ -48,7 +48,8 @@ def find(raw: Path, *, files: dict[str, str], covariate: str) -> list[Candidate]
             raise InputError(
                 f"{raw / files[f'{part}_labels']} holds an array of shape {labels.shape}; one label"
                 f" for each of the {len(images)} images of {files[f'{part}_images']} is needed. Is "
-                f"it the label file of these images (params.yaml: ingest.source.{part}_labels)?"
+                f"it the label file of these images? Correct ingest.source.{part}_labels in "
+                "params.yaml."
             )
         for number, label in enumerate(labels.tolist()):
             name = f"{part}-images/{number:05d}"
@@ -62,7 +63,10 @@ def num_channels(raw: Path, *, files: dict[str, str]) -> int:
         name: _images(raw / files[name]).shape[3] for name in ("train_images", "test_images")
     }
     if len(set(numbers.values())) > 1:
-        raise InputError(f"{raw}: the images do not all have as many channels: {numbers}.")
+        raise InputError(
+            f"{raw}: the images do not all have as many channels: {numbers}. Name files that "
+            "belong together below ingest.source in params.yaml."
+        )
     return numbers["train_images"]
 
 
@@ -103,7 +107,7 @@ def _images(path: Path) -> UInt8[np.ndarray, "image row column channel"]:
     if images.ndim != 4 or images.shape[3] not in COLOURS or 0 in images.shape:
         raise InputError(
             f"{path} holds an array of shape {values.shape}; images are (number, rows, columns) or "
-            "(number, rows, columns, 3)."
+            "(number, rows, columns, 3). Correct the name below ingest.source in params.yaml."
         )
     return images
 
@@ -123,7 +127,8 @@ def _parse(stream: Any, path: Path) -> Values:
     if len(magic) < 4 or magic[:3] != bytes((0, 0, _UNSIGNED_BYTES)) or magic[3] == 0:
         raise InputError(
             f"{path} is no idx file of bytes: it begins with {magic.hex(' ') or 'nothing'}, and "
-            "not with 00 00 08 and the number of axes."
+            "not with 00 00 08 and the number of axes. Correct its name below ingest.source in "
+            "params.yaml."
         )
     lengths = stream.read(4 * magic[3])
     if len(lengths) < 4 * magic[3]:
@@ -131,7 +136,10 @@ def _parse(stream: Any, path: Path) -> Values:
     shape = struct.unpack(f">{magic[3]}I", lengths)
     size = int(np.prod(shape, dtype=object))
     if size > _MAX_BYTES:
-        raise InputError(f"{path}: its header says shape {shape}, more than {_MAX_BYTES} bytes.")
+        raise InputError(
+            f"{path}: its header says shape {shape}, more than {_MAX_BYTES} bytes. Fetch it again, "
+            "or split it."
+        )
     values = io.BytesIO()
     while len(block := stream.read(min(size + 1 - values.tell(), 2**24))):
         values.write(block)

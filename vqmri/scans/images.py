@@ -97,7 +97,8 @@ def _matches(raw: Path, glob: str) -> list[Path]:
     if not paths:
         raise InputError(
             f"nothing that matches {glob!r} in {raw} is a picture ({', '.join(SUFFIXES)}) or a "
-            f"binary file of CIFAR-10 ({BINARY})."
+            f"binary file of CIFAR-10 ({BINARY}). Correct ingest.raw, or the glob below "
+            "ingest.source."
         )
     return paths
 
@@ -107,14 +108,18 @@ def _candidates(raw: Path, path: Path, covariate: str, side: str) -> list[Candid
     name = path.relative_to(raw).as_posix()
     if path.suffix != BINARY:
         if path.parent == raw:
-            raise InputError(f"{path} lies in no folder that could name its class.")
+            raise InputError(
+                f"{path} lies in no folder that could name its class. Move it into one, or make "
+                "ingest.source.images narrower."
+            )
         return [Candidate(name, name, {covariate: path.parent.name}, split=side)]
     labels = _records(path)[:, 0].tolist()
     names = _class_names(path)
     if names and max(labels) >= len(names):
         raise InputError(
             f"{path} has a record of class {max(labels)}, and {CLASS_NAMES} beside it names "
-            f"{len(names)} classes. Is this a binary file of CIFAR-10?"
+            f"{len(names)} classes. Is this a binary file of CIFAR-10? Add the missing names, or "
+            "remove that file."
         )
     classes = [names[label] if names else str(label) for label in labels]
     sources = [f"{name}/{number:05d}" for number in range(len(labels))]
@@ -138,7 +143,7 @@ def _records(path: Path) -> UInt8[np.ndarray, "record byte"]:
         about = path.stat()
         return _load(path, about.st_mtime_ns, about.st_size)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error}).") from error
+        raise InputError(f"{path} cannot be read ({error}). Fetch it again.") from error
 
 
 @lru_cache(maxsize=4)

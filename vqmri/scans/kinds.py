@@ -42,7 +42,10 @@ def kind_of(raw: Path) -> Kind:
     Raises InputError when `raw` is no folder, holds both NIfTI and DICOM, or neither.
     """
     if not raw.is_dir():
-        raise InputError(f"{raw}, the folder of raw scans, is missing or is no folder.")
+        raise InputError(
+            f"{raw}, the folder of raw scans, is missing or is no folder. Set ingest.raw in "
+            "params.yaml to the one that holds them."
+        )
     if _is_bids(raw):
         return "bids"
     nifti, dicom, all_counted = _count(raw)

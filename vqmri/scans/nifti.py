@@ -44,7 +44,10 @@ def find(
     """
     paths = _images(raw, images)
     if not paths:
-        raise InputError(f"no NIfTI file matches {images!r} in {raw}, and none of FreeSurfer's.")
+        raise InputError(
+            f"no NIfTI file matches {images!r} in {raw}, and none of FreeSurfer's. Correct "
+            "ingest.raw, or the glob ingest.source.images (**/*.nii.gz looks into all folders)."
+        )
     if table or labels or masks or modalities:
         _names_differ(raw, paths, "scans", "rows, modalities, labels and masks go by name")
     maps = _Partners(raw, labels, "label maps", paths) if labels else None
@@ -73,7 +76,10 @@ def _images(raw: Path, glob: str) -> list[Path]:
     What is hidden, as `.git/annex` or a Mac's `._scan.nii`, is none, unless the glob names it.
     """
     if ".." in Path(glob).parts:
-        raise InputError(f"{glob!r} leads out of {raw}; scans are looked for below it alone.")
+        raise InputError(
+            f"{glob!r} leads out of {raw}; scans are looked for below it alone. Take out the '..', "
+            "or set ingest.raw to the folder above."
+        )
     asked = any(part.startswith(".") for part in Path(glob).parts)
     found = (path for path in raw.glob(glob) if image_file.is_image(path))
     return sorted(
@@ -148,7 +154,7 @@ def _names_differ(raw: Path, paths: list[Path], kind: str, reason: str) -> None:
     names = Counter(path.name for path in paths)
     if names and max(names.values()) > 1:
         twice = names.most_common(1)[0][0]
-        raise InputError(f"{raw} has several {kind} called {twice!r}: {reason}.")
+        raise InputError(f"{raw} has several {kind} called {twice!r}: {reason}. Rename them.")
 
 
 def _unsuffixed(path: Path) -> str:
@@ -177,11 +183,14 @@ def _people(subjects: Mapping[str, str]) -> dict[str, str]:
     for file, name in subjects.items():
         label = "" if name.strip() in _MISSING else _clean(name.strip().removeprefix("sub-"))
         if not label:
-            raise InputError(f"the table calls the subject of {file!r} {name!r}: that is nobody.")
+            raise InputError(
+                f"ingest.source.table calls the subject of {file!r} {name!r}: that is nobody. "
+                "Write whose scan it is."
+            )
         if names.setdefault(label, name) != name:
             raise InputError(
-                f"the table has subjects {names[label]!r} and {name!r}, and a label has only their "
-                "letters and digits, which are the same. Rename one of them."
+                f"ingest.source.table has subjects {names[label]!r} and {name!r}, and a label has "
+                "only their letters and digits, which are the same. Rename one of them."
             )
         people[file] = label
     return people
@@ -198,7 +207,10 @@ def _read_table(path: Path, columns: list[str], scans: list[Path]) -> dict[str, 
     columns: the one that names the scans, the one that names people, and those of covariates
     """
     if not path.is_file():
-        raise InputError(f"{path} is missing: it is the `table` of params.yaml.")
+        raise InputError(
+            f"{path} is missing: it is ingest.source.table of params.yaml. Correct it; it is "
+            "relative to ingest.raw."
+        )
     delimiter = "," if path.suffix == ".csv" else "\t"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -207,12 +219,12 @@ def _read_table(path: Path, columns: list[str], scans: list[Path]) -> dict[str, 
                 asked = next(column for column in columns if column in missing)
                 option = dict(zip(columns, ("file_column", "subject_column"), strict=False))
                 raise InputError(
-                    f"{path} has no column {asked!r}; it has {reader.fieldnames}. Say which it is: "
-                    f"ingest.source.{option.get(asked, 'covariates')}."
+                    f"{path} has no column {asked!r}; it has {reader.fieldnames}. Name one of these "
+                    f"as ingest.source.{option.get(asked, 'covariates')} in params.yaml, or add it."
                 )
             rows = {row[columns[0]]: row for row in reader}
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no table in UTF-8: {error}.") from None
+        raise InputError(f"{path} is no table in UTF-8: {error}. Save it as one.") from None
     found = {}
     for scan in scans:
         names = [name for name in (scan.name, image_file.stem(scan), _unsuffixed(scan)) if name]
@@ -220,7 +232,8 @@ def _read_table(path: Path, columns: list[str], scans: list[Path]) -> dict[str, 
         if key is None:
             raise InputError(
                 f"{path} has no row with {scan.name!r} in its column {columns[0]!r}, nor with "
-                f"{' or '.join(map(repr, names[1:]))}."
+                f"{' or '.join(map(repr, names[1:]))}. Add it, or make ingest.source.images "
+                "narrower."
             )
         found[scan.name] = rows[key]
     return found

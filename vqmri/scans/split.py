@@ -55,7 +55,10 @@ def strata_of(records: Sequence[Record], names: Sequence[str]) -> dict[str, str]
 def _levels(values: Sequence[Any], name: str) -> list[str]:
     known = [value for value in values if value is not None]
     if not known:
-        raise ParamsError(f"ingest.stratify: no scan has the covariate {name!r}.")
+        raise ParamsError(
+            f"ingest.stratify: no scan has the covariate {name!r}. Name it in "
+            "ingest.source.covariates too, or take it out."
+        )
     if any(isinstance(value, str) for value in known):
         return [str(value) for value in values]
     edges = np.quantile(known, [1 / 3, 2 / 3])

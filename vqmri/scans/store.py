@@ -130,7 +130,7 @@ class VolumeStore:
         if attributes["format_version"] != FORMAT_VERSION:
             raise IntegrityError(
                 f"{path} has format version {attributes['format_version']}, this code reads "
-                f"{FORMAT_VERSION}. Make it again."
+                f"{FORMAT_VERSION}. Make it again with `vqmri ingest`."
             )
         self._array = open_array(group, ARRAY, np.dtype(np.float32))
         self.records = [Record(**row) for row in attributes["records"]]

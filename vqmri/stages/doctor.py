@@ -1,6 +1,5 @@
 """Is this machine, and what it talks to, fit to run the pipeline?"""
 
-import json
 import os
 import shutil
 import subprocess
@@ -190,17 +189,12 @@ def _status(url: str) -> int | None:
         return None
 
 
-def as_text(checks: list[Check]) -> str:
-    """A line per check, and under it what to do."""
-    width = max(len(check.what) for check in checks)
-    lines = []
-    for check in checks:
-        lines.append(f"{check.verdict:8} {check.what:{width}}  {check.found}")
-        if check.todo:
-            lines.append(f"{'':8} {'':{width}}  → {check.todo}")
-    return "\n".join(lines)
+COLUMNS = ("", "what", "found")
 
 
-def as_json(checks: list[Check]) -> str:
-    """The same for programs."""
-    return json.dumps([vars(check) for check in checks])
+def rows(checks: list[Check]) -> list[tuple[str, str, str]]:
+    """Of a table for a person; what to do stands below what was found."""
+    return [
+        (check.verdict, check.what, check.found + (f"\n→ {check.todo}" if check.todo else ""))
+        for check in checks
+    ]

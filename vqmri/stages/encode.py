@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from vqmri.build.encode import Variation, variation_arguments, variations
 from vqmri.codes import CodeMap, CodeWriter, code_maps
@@ -21,6 +20,7 @@ from vqmri.params import Encode, Params
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.split import TRAIN, rows_of
 from vqmri.scans.store import VolumeStore
+from vqmri.terminal import follow
 from vqmri.training.augment import Augmentation
 from vqmri.training.batches import item_seed
 from vqmri.training.device import choose_device
@@ -84,7 +84,7 @@ def encode(
         writer = CodeWriter(work.out)
         writer.create(count, maps, size)
         shards = _shards(params, count, {"volumes": volumes, "vqvae": vqvae}, work)
-        items = sum(tqdm(each(encode_shard, shards), "encode", len(shards), unit="shard"))
+        items = sum(follow(each(encode_shard, shards), "encode", len(shards), "shard"))
         residuals = _residuals(store, work.state)
         writer.finish(
             {

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from vqmri.evaluation.gates import Gate, check
 from vqmri.evaluation.report.cards import datasheet, model_card
 from vqmri.layout import MADE_BY, Layout
 from vqmri.outputs import Identity, Manifest, publishing, replace_file
 from vqmri.outputs.manifest import digest
+from vqmri.outputs.rehearsal import begins
 from vqmri.params import Evaluate, Params
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.split import HELD_OUT
@@ -27,6 +27,7 @@ from vqmri.stages.privacy import privacy
 from vqmri.stages.realism import realism
 from vqmri.stages.report import write_report
 from vqmri.stages.use import use_metrics
+from vqmri.terminal import progress
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.model_folder import HISTORY
 
@@ -52,6 +53,7 @@ def evaluate(
         opened = open_outputs(folders)
         studied = read_study(folders["study"], identity.inputs)
         used = read_use(folders["use"], identity.inputs)
+        begins()
         sections = data_sections(folders["volumes"], opened.volumes)
         found, reconstructions = _measure(params, data.root, opened, histories, studied, used)
         shown = _shown(params.evaluate, opened, reconstructions, found)
@@ -79,24 +81,24 @@ def _measure(
     """All figures, and the reconstructions of the held-out scans."""
     settings, seed = params.evaluate, params.seed
     weights = root / settings.weights if settings.weights else None
-    with tqdm(total=5, desc="evaluate", unit="part") as bar:
+    with progress("evaluate", 5, "part") as bar:
         reconstructions = opened.decode(opened.codes.read(opened.indices(HELD_OUT)))
-        bar.update()
+        bar.advance()
         metrics = figures.reconstruction(opened, reconstructions)
         metrics |= figures.codebook(opened) | figures.prior(opened) | figures.variety(opened)
-        bar.update()
+        bar.advance()
         ventricles, points = figures.ventricles(opened)
         real = realism(opened, weights, seed)
-        bar.update()
+        bar.advance()
         told = privacy(opened, settings.control_steps, seed)
-        bar.update()
+        bar.advance()
         for row in used.rows:
             metrics |= use_metrics(row)
         metrics |= ventricles | real.metrics | told.metrics
         metrics = {name: value for name, value in metrics.items() if np.isfinite(value)}
         gates = [Gate(name, bound.least, bound.most) for name, bound in settings.gates.items()]
         verdicts = check(gates, metrics)
-        bar.update()
+        bar.advance()
     return Found(metrics, histories, studied, used, real, told, points, verdicts), reconstructions
 
 

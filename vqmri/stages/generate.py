@@ -1,15 +1,27 @@
 """A registered generator → synthetic scans, without the project that it was trained in."""
 
 from pathlib import Path
+from typing import Any
 
 from vqmri.errors import InputError
+from vqmri.layout import Layout
 from vqmri.outputs.manifest import MANIFEST
+from vqmri.outputs.rehearsal import rehearsing
 from vqmri.params import Sample
 from vqmri.protocols import Map, Metrics
 from vqmri.stages.sample import may_replace, publish_samples
+from vqmri.stages.start import as_told
 from vqmri.tracking import registry
 
 _FOLDERS = ("vqvae", "prior")
+
+
+def rehearse(model: str, settings: Sample, out: Path, root: Path) -> dict[str, Any]:
+    """What `generate` would write; the model is fetched and checked. Raises what that raises."""
+    with rehearsing() as start:
+        generate(model, settings, out, root)
+    told = as_told(start, Layout(root), raw="")
+    return told | {"stage": "generate", "reads": {"model": model}}
 
 
 def generate(model: str, settings: Sample, out: Path, root: Path, *, each: Map = map) -> Metrics:

@@ -11,13 +11,12 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from vqmri.build.ingest import channels, decides, find, inputs, named, recorded, resolved
 from vqmri.errors import InputError
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, Work, is_current, need_space, publishing, replace_file
 from vqmri.outputs.digests import FileDigests
+from vqmri.outputs.rehearsal import rehearsed
 from vqmri.params import Ingest, Params
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.check import PASSING, REFUSALS
@@ -29,6 +28,7 @@ from vqmri.scans.table import tsv
 from vqmri.scans.volume import Candidate, Record, Rejection
 from vqmri.stages.ingest_shard import Shard, ingest_shard, volume_key
 from vqmri.stages.workers import processes
+from vqmri.terminal import follow, say
 
 FORMAT_VERSION = 6
 METRICS = "metrics.json"
@@ -49,7 +49,7 @@ def ingest(
     """
     settings = resolved(params.ingest, data.root)
     if settings is not params.ingest:
-        tqdm.write(f"{data.root / settings.raw} is taken as source kind {settings.source.kind}")
+        say(f"{data.root / settings.raw} is taken as source kind {settings.source.kind}")
     found = find(settings, params.seed, data.root)
     _names_are_text(found)
     with FileDigests(data.work / "digests.sqlite") as digests:
@@ -63,18 +63,19 @@ def ingest(
     identity = Identity("ingest", FORMAT_VERSION, made, raw)
     folder = data.output("volumes")
     candidates = named(settings, found, data.root)
-    if settings.subject_key:
+    if settings.subject_key and not rehearsed():
         _keep_names(data.work / "names.tsv", candidates)
     if (metrics := _unchanged(data, identity)) is not None:
-        tqdm.write(f"{folder} is of these scans and params already")
+        say(f"{folder} is of these scans and params already")
         return metrics
     with publishing(folder, data.work, identity) as work:
         shards = _shards(params, settings, data, work, candidates, raw, deciding)
         need_space(work, _voxels(shards) * 4 // _COMPRESSED_AT_MOST)
+        _empty_store(work, shards[0])
         each = each or _on_this_machine(shards)
         outcomes = [
             outcome
-            for shard in tqdm(each(ingest_shard, shards), "ingest", len(shards), unit="shard")
+            for shard in follow(each(ingest_shard, shards), "ingest", len(shards), "shard")
             for outcome in shard
         ]
         rejections = [outcome.rejection for outcome in outcomes if outcome.rejection]
@@ -124,13 +125,9 @@ def _shards(
     raw: dict[str, str],
     deciding: dict[str, Any],
 ) -> list[Shard]:
-    """All of them, and an empty store to write them to."""
     scratch = work.state / "scratch"
-    shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left there
-    scratch.mkdir()
     number = len(channels(settings, data.root))
     count = len(candidates)
-    VolumeWriter(work.out).create(count, number, settings.shape)
     flat = settings.spacing is None
     earlier = data.output("volumes")
     # pictures are read in less time than it takes to look them up
@@ -156,6 +153,13 @@ def _shards(
         )
         for shard, indices in enumerate(ranges)
     ]
+
+
+def _empty_store(work: Work, shard: Shard) -> None:
+    """What the shards write to."""
+    shutil.rmtree(shard.scratch, ignore_errors=True)  # what a killed run left there
+    Path(shard.scratch).mkdir()
+    VolumeWriter(work.out).create(shard.count, shard.channels, shard.volume[1:])
 
 
 def _on_this_machine(shards: Sequence[Shard]) -> Map:
@@ -185,11 +189,11 @@ def _metrics(
 def _tell(rejected: int, quality: Quality | None, folder: Path) -> None:
     """Say what a person should look at."""
     if rejected:
-        tqdm.write(f"{rejected} scans rejected: see {folder / REJECTIONS}")
+        say(f"{rejected} scans rejected: see {folder / REJECTIONS}")
     if quality and quality.doubts:
-        tqdm.write(f"{len(quality.doubts)} warnings: see {folder / WARNINGS_TABLE}")
+        say(f"{len(quality.doubts)} warnings: see {folder / WARNINGS_TABLE}")
     if quality and quality.leaks:
-        tqdm.write(
+        say(
             f"{quality.leaks} pairs of scans seem to be one person's, trained on and held out: see "
             f"{folder / DUPLICATES}, and give both the same subject in the table."
         )
@@ -198,7 +202,7 @@ def _tell(rejected: int, quality: Quality | None, folder: Path) -> None:
 def _keep_names(path: Path, candidates: Sequence[Candidate]) -> None:
     """Which scan is which, for those who may know: it is never published."""
     replace_file(path, tsv(["name", "source"], [(one.name, one.source) for one in candidates]))
-    tqdm.write(f"scans and subjects are named by hashes; {path} says which scan is which")
+    say(f"scans and subjects are named by hashes; {path} says which scan is which")
 
 
 def _split(records: list[Record], rejections: list[Rejection], params: Params) -> list[Record]:
@@ -215,8 +219,8 @@ def _split(records: list[Record], rejections: list[Rejection], params: Params) -
         codes = [f"  {code} ({n}): {REFUSALS[code]}" for code, n in sorted(counts.items())]
         raise InputError(
             f"{len(rejections)} of {len(records) + len(rejections)} scans were rejected; scans of "
-            "at least two subjects are needed, one to train on and one to hold out.\n"
-            + "\n".join(reasons + codes)
+            "at least two subjects are needed, one to train on and one to hold out. Add scans, or "
+            "mend these:\n" + "\n".join(reasons + codes)
         )
     _covariates_are_there(records)
     return [replace(record, split=sides[record.subject]) for record in records]

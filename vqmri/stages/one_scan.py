@@ -62,7 +62,7 @@ def read_one(scan: Path, settings: Ingest, root: Path, mask: Path | None = None)
     except Refused as refusal:
         raise InputError(
             f"{scan}: {refusal.code}: {refusal.reason}. Ingest refuses such a scan: "
-            f"{REFUSALS[refusal.code]}."
+            f"{REFUSALS[refusal.code]}. Mend it, or name another."
         ) from refusal
     return OneScan(raw, done, steps + done.steps, sha256)
 
@@ -96,13 +96,14 @@ def check_project(settings: Ingest, data: Layout, about: Mapping[str, Any]) -> N
     if len(about["shape"]) != 4:
         raise ParamsError(
             f"ingest.source.kind = {settings.source.kind!r}: this takes volumes, and the models "
-            "of this project were trained on pictures."
+            "of this project were trained on pictures. Run it in a project of volumes."
         )
     if len(about["channels"]) != 1:
         names = ", ".join(channel["name"] for channel in about["channels"])
         raise ParamsError(
             f"ingest.source: the models of this project were trained on volumes of several "
-            f"channels ({names}); this takes single-channel grey scans only."
+            f"channels ({names}); this takes single-channel grey scans only. "
+            "Run it in a project of such scans."
         )
     volumes = data.need("volumes")
     folders = {"vqvae": data.output("vqvae"), "volumes": volumes}

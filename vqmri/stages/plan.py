@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def as_yaml(planned: Planned) -> str:
 
 
 def as_text(planned: Planned) -> str:
-    """What is proposed and what it will take, as a table for the terminal."""
+    """What is proposed, in words."""
     ingest, vqvae = planned.params.ingest, planned.params.train_vqvae
     assert ingest.spacing is not None
     levels = ", ".join(f"{x.num_embeddings} codes at ÷{x.downsampling}" for x in vqvae.levels)
@@ -162,9 +162,16 @@ def as_text(planned: Planned) -> str:
         f"spacing {ingest.spacing[0]:g} mm, shape {' × '.join(map(str, ingest.shape))}",
         f"{levels}: {bits_per_voxel(vqvae):.4f} bits per voxel before the prior",
         *(f"does not fit: {relief}" for relief in planned.reliefs),
-        "",
-        f"{'stage':<12} {'what':<38} {'memory':>10} {'a step':>10} {'in all':>10}",
     ]
+    return "\n".join(lines)
+
+
+COLUMNS = ("stage", "what", "memory", "a step", "in all")
+
+
+def rows(planned: Planned) -> list[tuple[str, ...]]:
+    """Of the table of forecasts."""
+    found = []
     for forecast in planned.forecasts:
         section = getattr(planned.params, forecast.stage)
         what = f"{forecast.parameters / 1e6:.1f} M weights, batch {section.batch_size}"
@@ -172,12 +179,21 @@ def as_text(planned: Planned) -> str:
             what += f" by {section.micro_batch}"
         if getattr(section, "activation_checkpointing", False):
             what += ", checkpointing"
-        lines.append(
-            f"{forecast.stage:<12} {what:<38} {forecast.memory / GIB:>6.2f} GiB "
-            f"{_duration(forecast.seconds):>10} {_duration(forecast.seconds * forecast.steps):>10}"
-        )
-    lines.append("Memory and times are forecasts; times may be off by a factor of two.")
-    return "\n".join(lines)
+        times = (forecast.seconds, forecast.seconds * forecast.steps)
+        memory = f"{forecast.memory / GIB:.2f} GiB"
+        found.append((forecast.stage, what, memory, *map(_duration, times)))
+    return found
+
+
+def as_values(planned: Planned) -> dict[str, Any]:
+    """All of it for a program; memory in bytes, times in seconds."""
+    return {
+        "params": planned.values,
+        "device": planned.device,
+        "available": planned.available,
+        "does_not_fit": list(planned.reliefs),
+        "forecasts": [asdict(forecast) for forecast in planned.forecasts],
+    }
 
 
 def _dataset(data: Layout) -> Mapping[str, Any]:

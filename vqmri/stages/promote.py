@@ -11,6 +11,7 @@ from vqmri.evaluation.gates import Gate, GateError, check, is_worse, with_interv
 from vqmri.layout import Layout
 from vqmri.outputs import Manifest
 from vqmri.outputs.manifest import digest
+from vqmri.outputs.rehearsal import rehearsed
 from vqmri.stages.train_prior import REGISTERED as GENERATOR
 from vqmri.stages.train_vqvae import REGISTERED as VQVAE
 from vqmri.tracking import registry
@@ -29,7 +30,7 @@ def promote(data: Layout, root: Path, gates: Sequence[Gate]) -> dict[str, Any]:
 
     Raises ParamsError without gates, IntegrityError when the report is of other models, InputError
     when they are not registered, GateError when they are not good enough, OSError when the registry
-    does not answer.
+    does not answer. In a rehearsal the registry is read and not changed.
     """
     if not gates:
         raise ParamsError(
@@ -42,19 +43,28 @@ def promote(data: Layout, root: Path, gates: Sequence[Gate]) -> dict[str, Any]:
         versions = {name: _registered(name, folders) for name, folders in models.items()}
         found = with_intervals(gates, metrics)
         _check(gates, metrics, volumes, versions[GENERATOR])
+        champions = {name: registry.champion_of(name) for name in versions}
+        moved = {name: was for name, was in champions.items() if was != versions[name]}
+        if rehearsed():
+            return _told("would be promoted", moved, versions, found)
         registry.note_measured(
             GENERATOR, versions[GENERATOR], {"metrics": found, "volumes": volumes}
         )
-        former = {
-            name: registry.make_champion(name, version)
-            for name, version in versions.items()
-            if version != registry.champion_of(name)
-        }
+        former = {name: registry.make_champion(name, versions[name]) for name in moved}
+    return _told("promoted", former, versions, found)
+
+
+def _told(
+    outcome: str,
+    former: Mapping[str, int | None],
+    versions: Mapping[str, int],
+    metrics: Mapping[str, float],
+) -> dict[str, Any]:
     return {
-        "outcome": "promoted" if former else "already champion",
+        "outcome": outcome if former else "already champion",
         "champion": versions,
         "previous": former,
-        "metrics": found,
+        "metrics": metrics,
     }
 
 
@@ -64,17 +74,22 @@ def register(data: Layout, root: Path) -> dict[str, Any]:
     They are challengers then. A model whose weights a version holds already is left as it is.
 
     Raises InputError or IntegrityError when the models are not there, whole, and of one another,
-    OSError when the registry does not answer.
+    OSError when the registry does not answer. In a rehearsal nothing is registered, and a version
+    that would be new has no number.
     """
     models = _models(data)
     for folder in models[GENERATOR].values():
         manifest = Manifest.read(folder)
         manifest.check(folder, manifest.items)
     outcome: dict[str, Any] = {}
+    if rehearsed() and not registry.is_there(root):
+        return {name: {"version": None, "new": True} for name in models}
     with registry.answering(root):
         for name, folders in models.items():
             there = registry.versions_with(name, folders)
-            version = there[0] if there else registry.add(name, folders)
+            version = there[0] if there else None
+            if version is None and not rehearsed():
+                version = registry.add(name, folders)
             outcome[name] = {"version": version, "new": not there}
     return outcome
 
@@ -135,6 +150,7 @@ def _check(gates: Sequence[Gate], metrics: Mapping[str, float], volumes: str, ve
         lines = ["This model is not good enough to be champion; no alias was moved."]
         lines += [f"  {verdict}" for verdict in verdicts]
         lines += [f"  {_better(name, metrics, best)} (version {champion})" for name in worse]
+        lines.append("Train a better one, or change evaluate.gates in params.yaml.")
         raise GateError("\n".join(lines))
 
 

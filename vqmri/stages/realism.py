@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Num
 from scipy.ndimage import gaussian_filter
-from tqdm import tqdm
 
 from vqmri.evaluation.anatomy import describe, histogram_distance, ks_distance
 from vqmri.evaluation.distances import frechet_distance, mmd_squared, mmd_squared_biased
@@ -27,6 +26,7 @@ from vqmri.protocols import Metrics
 from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.volume import Record
 from vqmri.stages.opened import Opened
+from vqmri.terminal import follow
 
 MOST, MOST_VALUES = 1000, 2**28
 """Items of a set, and voxels of all of them, at most; one set is in memory at a time."""
@@ -94,7 +94,7 @@ def realism(opened: Opened, weights: Path | None, seed: int) -> Realism:
     real = opened.volumes.read(held)
     looked = {
         name: _look(make(), real, opened, spaces, seed)
-        for name, make in tqdm(sets.items(), "realism", unit="set", leave=False)
+        for name, make in follow(sets.items(), "realism", len(sets), "set", inner=True)
     }
     spaces_of = {space.name: f" [{space.name}]" if number else ""
                  for number, space in enumerate(spaces)}  # fmt: skip

@@ -1,7 +1,7 @@
 """Run one stage of a project by its name, with params.yaml and MLflow: what every door does."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib import import_module
@@ -11,9 +11,11 @@ from typing import Any
 from vqmri.errors import ParamsError
 from vqmri.layout import OUTPUT_OF, Layout
 from vqmri.outputs import hold
+from vqmri.outputs.rehearsal import rehearsing
 from vqmri.params import PARAMS, Params
 from vqmri.protocols import Map, Metrics
 from vqmri.stages import STAGES
+from vqmri.stages.start import as_told
 
 
 def run(
@@ -32,14 +34,31 @@ def run(
     Raises ParamsError for `changes` without `out`, and what the stage raises; params.yaml is
     checked before anything heavy is imported.
     """
+    params = _params(name, root, changes, out)
+    with _alone(name, root) if out is None else nullcontext():
+        return _run(name, root, params, each, out)
+
+
+def rehearse(
+    name: str, root: Path, *, changes: Mapping[str, Any] | None = None, out: Path | None = None
+) -> dict[str, Any]:
+    """What `run` would read and write: the stage is started, and stopped where it would begin.
+
+    Nothing is written. Raises what `run` would raise for what can be known before.
+    """
+    params = _params(name, root, changes, out)
+    with rehearsing() as start, _alone(name, root) if out is None else nullcontext():
+        _stage(name, out)(params, Layout(root))
+    return as_told(start, Layout(root), raw=params.ingest.raw)
+
+
+def _params(name: str, root: Path, changes: Mapping[str, Any] | None, out: Path | None) -> Params:
     if changes and out is None:
         raise ParamsError(
             f"{', '.join(changes)}: the project's own output is that of {PARAMS}. Change the file, "
             "or name another folder with `--out`."
         )
-    params = Params.load(root / PARAMS, {name: dict(changes or {})})
-    with _alone(name, root) if out is None else nullcontext():
-        return _run(name, root, params, each, out)
+    return Params.load(root / PARAMS, {name: dict(changes or {})})
 
 
 def _alone(name: str, root: Path) -> AbstractContextManager[None]:
@@ -53,11 +72,14 @@ def _alone(name: str, root: Path) -> AbstractContextManager[None]:
     return hold(Layout(root).work / f"{OUTPUT_OF[name]}.run.lock")
 
 
-def _run(name: str, root: Path, params: Params, each: Map | None, out: Path | None) -> Metrics:
+def _stage(name: str, out: Path | None) -> Callable[..., Metrics]:
     module, function = STAGES[name].split(":")
-    stage = getattr(import_module(module), function)
-    if out is not None:
-        stage = partial(stage, out=out)
+    stage: Callable[..., Metrics] = getattr(import_module(module), function)
+    return stage if out is None else partial(stage, out=out)
+
+
+def _run(name: str, root: Path, params: Params, each: Map | None, out: Path | None) -> Metrics:
+    stage = _stage(name, out)
 
     from vqmri.tracking.mlflow import tracked
     from vqmri.tracking.tracker import NullTracker

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from vqmri.build.sample import choice
 from vqmri.codes import CodeWriter, code_maps
@@ -25,6 +24,7 @@ from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans import bids, idx
 from vqmri.scans.table import tsv
 from vqmri.scans.volume import Channel
+from vqmri.terminal import progress
 from vqmri.training.generator import Generator
 
 FORMAT_VERSION = 4
@@ -98,9 +98,9 @@ def publish_samples(settings: Sample, vqvae: Path, prior: Path, target: Path, ea
             )
             for start in range(0, settings.count, size)
         ]
-        with tqdm(total=settings.count, desc="sample", unit="sample") as bar:
+        with progress("sample", settings.count, "sample") as bar:
             for done in each(sample_batch, batches):
-                bar.update(done)
+                bar.advance(done)
         writer.finish(
             {
                 "downsamplings": list(model.downsamplings),
@@ -178,13 +178,13 @@ def _draw(batch: Batch) -> bytes:
     known = encode(generator.prior.covariates, rows, extrapolate=settings.extrapolate)
     positions = sum(int(np.prod(grid)) for grid in generator.prior.grids)
     title = f"samples {numbers[0]}-{numbers[-1]}"
-    with tqdm(total=len(numbers), desc=title, unit="sample", mininterval=1.0, leave=False) as bar:
+    with progress(title, len(numbers), "sample", inner=True) as bar:
         codes = generator.draw(
             settings.seed,
             batch.number,
             choice(settings),
             rows=known,
-            progress=lambda done: bar.update(len(numbers) * done / positions),
+            progress=lambda done: bar.advance(len(numbers) * done / positions),
         )
     volumes = generator.decode(codes, number=len(numbers))
     if settings.residual:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from vqmri.codes import CodeStore, code_tensors
 from vqmri.evaluation.likelihood import held_out_likelihood, masks_in_view
@@ -24,6 +23,7 @@ from vqmri.layout import Layout
 from vqmri.outputs import Identity, publishing, replace_file
 from vqmri.outputs.arrays import npz, read_npz
 from vqmri.outputs.manifest import digest
+from vqmri.outputs.rehearsal import begins
 from vqmri.params import Params, Study
 from vqmri.prior.choice import Choice
 from vqmri.prior.covariates import known_rows
@@ -33,6 +33,7 @@ from vqmri.scans.split import HELD_OUT, TRAIN, rows_of
 from vqmri.scans.store import VolumeStore
 from vqmri.scans.volume import Record
 from vqmri.stages.kinship import check_kinship
+from vqmri.terminal import follow
 from vqmri.training.generator import Generator
 
 FORMAT_VERSION = 2
@@ -75,11 +76,12 @@ def study(
     )
     table: list[dict[str, Any]] = []
     with publishing(data.output("study"), data.work, identity) as work:
-        if params.study:
-            subject = Subject(folders, params.study, params.seed)
+        subject = Subject(folders, params.study, params.seed) if params.study else None
+        begins()
+        if subject:
             ways = subject.ways(work.state, each)
             shown: dict[str, Any] = {}
-            for name, bits, maps in tqdm(ways, "study", unit="way"):
+            for name, bits, maps in follow(ways, "study", None, "way"):
                 table.append({"way": name, "bits_per_code": bits, **subject.measure(maps)})
                 shown[f"way_{len(shown)}"] = subject.decode(maps)
             np.savez(work.out / DECODED, **shown)

@@ -89,10 +89,10 @@ def train_prior(
             covariates=to_json(covariates),
         )
         model = Prior(**arguments)
-        data_in_memory = _load(store, covariates)
-        model.fit_gains(data_in_memory.train)
         if is_leader():
             need_space(work, least_bytes(model))
+        data_in_memory = _load(store, covariates)
+        model.fit_gains(data_in_memory.train)
         history = _fit(params, model, data_in_memory, work.state, tracker)
         about = {
             "codes": identity.inputs["codes"],

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from vqmri.codes import CodeStore
 from vqmri.layout import Layout
 from vqmri.outputs import Identity, publishing, replace_file
 from vqmri.outputs.arrays import read_npz
 from vqmri.outputs.manifest import digest
+from vqmri.outputs.rehearsal import begins
 from vqmri.params import Params, Use
 from vqmri.prior.covariates import Categorical, Continuous, Covariate, to_json
 from vqmri.protocols import Map, Metrics, Tracker
@@ -40,6 +40,7 @@ from vqmri.stages.use_net import (
     plane,
     train_net,
 )
+from vqmri.terminal import follow, progress
 from vqmri.training.generator import Generator
 
 FORMAT_VERSION = 1
@@ -73,8 +74,9 @@ def use(
     )
     learnt: list[Learnt] = []
     with publishing(data.output("use"), data.work, identity) as work:
-        if params.use:
-            subject = Subject(folders, params.use, params.seed)
+        subject = Subject(folders, params.use, params.seed) if params.use else None
+        begins()
+        if subject:
             learnt = subject.learn(work.state, each)
             arrays: dict[str, Any] = {
                 f"{number}_{name}": array
@@ -135,7 +137,7 @@ class Subject:
             for number, aim in enumerate(aims)
             for source in SOURCES
         ]
-        done = iter(tqdm(each(train_net, nets), "use", total=len(nets), unit="net"))
+        done = iter(list(follow(each(train_net, nets), "use", len(nets), "net")))
         return [self._judge(aim, {s: read_npz(Path(next(done))) for s in SOURCES}) for aim in aims]
 
     def _teaches(self, covariate: Covariate) -> bool:
@@ -228,11 +230,11 @@ def _save(
         return
     beside = path.with_name(f".{path.name}.part")
     array = np.lib.format.open_memmap(beside, "w+", np.float32, (count, *shape))
-    with tqdm(total=count, desc=path.stem, unit="scan", leave=False) as bar:
+    with progress(path.stem, count, "scan", inner=True) as bar:
         for start in range(0, count, size):
             some = range(start, min(start + size, count))
             array[some.start : some.stop] = make(some)
-            bar.update(len(some))
+            bar.advance(len(some))
     array.flush()
     beside.replace(path)
 

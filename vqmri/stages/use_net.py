@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
-from tqdm import tqdm
 
 from vqmri.codes import CodeStore
 from vqmri.evaluation.accuracy import outputs, train_classifier, train_regressor
@@ -18,6 +17,7 @@ from vqmri.prior.covariates import Categorical, Continuous, Covariate, from_json
 from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.store import VolumeStore
 from vqmri.scans.volume import Record, crop
+from vqmri.terminal import progress
 
 SOURCES = ("real", "synthetic", "both")
 """What a net is trained on; the number of steps is the same."""
@@ -79,9 +79,9 @@ def train_net(net: Net) -> str:
     path = Path(net.state) / f"net-{net.number}-{net.source}.npz"
     if not path.is_file():
         title = f"{net.covariate['name'] if net.covariate else 'labels'}, {net.source}"
-        with tqdm(total=net.steps, desc=title, unit="step", mininterval=1.0, leave=False) as bar:
+        with progress(title, net.steps, "step", inner=True) as bar:
             learn = _recognise if net.covariate else _segment
-            found = learn(net, Material(net), bar.update)
+            found = learn(net, Material(net), bar.advance)
         replace_file(path, npz(found))
     return str(path)
 

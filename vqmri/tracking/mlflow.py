@@ -34,7 +34,9 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 import vqmri
+from vqmri.errors import InputError
 from vqmri.outputs import replace_file
+from vqmri.outputs.rehearsal import rehearsed
 from vqmri.tracking.address import part_from_credentials, shown
 from vqmri.tracking.load import Load
 from vqmri.tracking.sender import EXPERIMENT, Sender, digest
@@ -47,7 +49,7 @@ RUN = "mlflow-run"
 _DRAW = [ColSpec(DataType.long, "seed"), ColSpec(DataType.long, "number")]
 _NEEDED = (
     "jaxtyping", "mlflow", "numba", "numpy", "pandas", "safetensors", "scipy", "threadpoolctl",
-    "torch", "tqdm", "zarr",
+    "torch", "zarr",
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -231,12 +233,20 @@ def connect(root: Path) -> None:
     part_from_credentials()
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(uri)
-        mlflow.set_experiment(EXPERIMENT)
+        if not rehearsed():
+            mlflow.set_experiment(EXPERIMENT)
         return
     store = root.resolve() / "mlruns"
+    if rehearsed() and not store.is_dir():
+        raise InputError(
+            f"there is no registry: {store} is missing. `vqmri register` makes it, or name a "
+            "server in MLFLOW_TRACKING_URI."
+        )
     store.mkdir(exist_ok=True)
     mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it: it would stick to this project
+    if rehearsed():
+        return
     if mlflow.get_experiment_by_name(EXPERIMENT) is None:
         mlflow.create_experiment(EXPERIMENT, (store / "artifacts").as_uri())
     mlflow.set_experiment(EXPERIMENT)

@@ -40,6 +40,11 @@ def answering(root: Path) -> Iterator[None]:
         ) from error
 
 
+def is_there(root: Path) -> bool:
+    """Whether a server is named, or the project in `root` has a registry of its own."""
+    return "MLFLOW_TRACKING_URI" in os.environ or (root / "mlruns" / "mlflow.db").is_file()
+
+
 @contextmanager
 def fetched(model: str, root: Path) -> Iterator[Path]:
     """The files of a registered model, for the time of the block; none of its code is run.
@@ -50,11 +55,12 @@ def fetched(model: str, root: Path) -> Iterator[Path]:
     if not model.startswith("models:/"):
         if not Path(model).is_dir():
             raise InputError(
-                f"--model {model}: no such folder, and not as models:/vqmri-generator@champion."
+                f"--model {model}: no such folder. Give one, or a registered model as "
+                "models:/vqmri-generator@champion."
             )
         yield Path(model)
         return
-    if "MLFLOW_TRACKING_URI" not in os.environ and not (root / "mlruns" / "mlflow.db").is_file():
+    if not is_there(root):
         raise InputError(
             f"--model {model}: there is no registry. Name its server in MLFLOW_TRACKING_URI, or "
             "run this in the project that has registered the model."

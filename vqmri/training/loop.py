@@ -5,16 +5,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn, optim
-from tqdm import tqdm
 
 from vqmri.errors import DivergedError, InterruptedRunError
 from vqmri.protocols import Metrics, Tracker
 from vqmri.quantizers import one_update
+from vqmri.terminal import progress, say
 from vqmri.training.average import averaged
 from vqmri.training.batches import ahead, step_seed
 from vqmri.training.checkpoint import load_checkpoint, save_checkpoint
@@ -90,7 +89,7 @@ def fit(
     when the loss or its gradient is not finite, OutOfMemoryError when the device's memory does not
     do, InterruptedRunError when it was stopped and the signal did not end the process.
     """
-    slots = own_slots(fabric, plan.batch_size, plan.micro_batch)
+    slots = own_slots(fabric, task.name, plan.batch_size, plan.micro_batch)
     with explained(task.name, fabric.device, plan.batch_size, at_a_time=len(slots[0])):
         return _Run(task, optimiser, plan, fabric, slots).go(checkpoints, tracker)
 
@@ -124,23 +123,25 @@ class _Run:
         )
         if not leads:
             self._set_tally(lambda counts: counts.zero_())  # the leader has that of all
+        elif done:
+            say(f"{self.task.name} goes on from step {done} of {plan.steps}")
         saved_at = time.monotonic()
         steps = range(done, plan.steps)
         parts = ahead(self.task.inputs, [(step, slots) for step in steps for slots in self.slots])
         self.task.model.train()
         with (
             held_back() as stop_is_asked,
-            _progress(self.task.name, done, plan.steps, silent=not leads) as bar,
+            progress(self.task.name, plan.steps, "step", done=done, quiet=not leads) as bar,
         ):
             while done < plan.steps:
                 for key, value in self._step(done, parts).items():
                     sums[key] = sums.get(key, 0.0) + value
                 done += 1
-                bar.update()
+                bar.advance()
                 if done % plan.steps_per_epoch == 0 or done == plan.steps:
                     history.append(self._row(done, sums, tracker))
                     sums = {}
-                    bar.set_postfix({k: f"{v:.4g}" for k, v in list(history[-1].items())[2:5]})
+                    bar.note(", ".join(f"{k} {v:.4g}" for k, v in list(history[-1].items())[2:5]))
                     self.task.model.train()
                 stop = self._on_any(stop_is_asked())
                 due = self._on_any(time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS)
@@ -210,7 +211,7 @@ class _Run:
         raise DivergedError(
             f"{self.task.name}: the {what} at step {step}, in a batch of subjects "
             f"{self.task.subjects(step)}. The last good checkpoint is kept. Lower the learning "
-            "rate in params.yaml: the training then begins anew."
+            f"rate, {self.task.name}.learning_rate in params.yaml: the training then begins anew."
         )
 
     def _set_tally(self, change: Callable[[Tensor], Tensor]) -> None:
@@ -234,7 +235,3 @@ class _Run:
             return value
         total = torch.tensor(value, device=self.fabric.device, dtype=torch.float64)
         return float(self.fabric.all_reduce(total, reduce_op="mean"))
-
-
-def _progress(name: str, done: int, steps: int, *, silent: bool) -> "tqdm[Any]":
-    return tqdm(total=steps, initial=done, desc=name, unit="step", mininterval=1.0, disable=silent)

@@ -68,7 +68,9 @@ def load_model(folder: Path, kind: type[Model]) -> tuple[Model, dict[str, Any]]:
         arguments, about = dict(description["arguments"]), dict(description["about"])
         named = about["weights"]
     if found != (kind.__name__, FORMAT_VERSION):
-        raise IntegrityError(f"{folder} holds {found}, expected {(kind.__name__, FORMAT_VERSION)}.")
+        raise IntegrityError(
+            f"{folder} holds {found}, expected {(kind.__name__, FORMAT_VERSION)}. {REMEDY}"
+        )
     if named != manifest.items[WEIGHTS]:
         raise IntegrityError(f"{folder / DESCRIPTION} is not about these weights. {REMEDY}")
     return _filled(folder, kind, arguments).eval(), about

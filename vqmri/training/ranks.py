@@ -28,23 +28,23 @@ def start_fabric(*, unused: bool = False) -> Fabric:
     return fabric
 
 
-def own_slots(fabric: Fabric, batch_size: int, micro_batch: int | None) -> list[range]:
+def own_slots(fabric: Fabric, name: str, batch_size: int, micro_batch: int | None) -> list[range]:
     """The places in a step's batch that fall to this process, cut into parts of `micro_batch`.
 
-    None: one part. ParamsError when they cannot be shared out evenly: the mean over parts would not
-    be the mean over the batch.
+    None: one part; name: of the section of params.yaml. ParamsError when they cannot be shared out
+    evenly: the mean over parts would not be the mean over the batch.
     """
     share, rest = divmod(batch_size, fabric.world_size)
     if rest:
         raise ParamsError(
-            f"batch_size = {batch_size}: it must be a multiple of the {fabric.world_size} "
-            "processes that train."
+            f"{name}.batch_size = {batch_size}: it must be a multiple of the {fabric.world_size} "
+            "processes that train. Change it, or start another number of them."
         )
     size = min(micro_batch or share, share)
     if share % size:
         raise ParamsError(
-            f"micro_batch = {size}: it must divide the {share} items of a batch that fall to "
-            "each process."
+            f"{name}.micro_batch = {size}: it must divide the {share} items of a batch that fall "
+            "to each process. Change it in params.yaml."
         )
     first = fabric.global_rank * share
     return [range(start, start + size) for start in range(first, first + share, size)]
