@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from tests.conftest import REPO
+from tests.doors import bytes_of
+from vqmri.layout import Layout
 from vqmri.stages import STAGES
 
 DVC: dict[str, Any] = yaml.safe_load((REPO / "dvc.yaml").read_text())
@@ -62,9 +64,10 @@ def test_deps_cover_what_the_stage_imports_and_nothing_more(name: str) -> None:
 
 
 def test_repro_then_nothing_then_only_what_a_change_reaches(
-    checkout: Path, shell: dict[str, str]
+    checkout: Path, shell: dict[str, str], finished: Layout
 ) -> None:
     dvc(checkout, shell, "repro", "--quiet")
+    assert bytes_of(checkout) == bytes_of(finished.root)
     metrics = json.loads(dvc(checkout, shell, "metrics", "show", "--json"))
     assert "psnr_db" in json.dumps(metrics)
     assert changed(checkout, shell) == set()

@@ -15,6 +15,8 @@ from click.shell_completion import CompletionItem
 from vqmri import terminal
 
 PRESETS = Path(__file__).parents[2] / "presets"
+"""Folder of ready params, a YAML file for each."""
+
 _CHAMPION = "models:/vqmri-generator@champion"
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
