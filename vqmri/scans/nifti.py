@@ -220,7 +220,8 @@ def _read_table(path: Path, columns: list[str], scans: list[Path]) -> dict[str, 
                 option = dict(zip(columns, ("file_column", "subject_column"), strict=False))
                 raise InputError(
                     f"{path} has no column {asked!r}; it has {reader.fieldnames}. Name one of "
-                    f"these as ingest.source.{option.get(asked, 'covariates')} in params.yaml, or add it."
+                    f"these as ingest.source.{option.get(asked, 'covariates')} in params.yaml, or "
+                    "add it."
                 )
             rows = {row[columns[0]]: row for row in reader}
     except (UnicodeDecodeError, csv.Error) as error:
