@@ -122,9 +122,11 @@ def fault_text(fault: Any, schema: type[BaseModel]) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         message = _unknown(str(loc[-1]), _sections(schema, loc[:-1]))
+    told = _meaning(str(loc[-1]), _sections(schema, loc[:-1])) if loc else ""
     if fault["type"] == "missing":
-        told = _meaning(str(loc[-1]), _sections(schema, loc[:-1]))
         return f"{path}: this parameter is missing{told}"
+    if fault["type"].endswith(("_type", "_parsing")):  # as of a file from before it was a list
+        message += told
     shown = "" if isinstance(value, dict | BaseModel) else f" = {_short(value)}"
     return f"{path}{shown}: {message}"
 
