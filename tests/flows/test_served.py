@@ -132,7 +132,7 @@ def _pipeline(checkout: Path, shell: dict[str, str], api: str, finished: Layout)
 def _new_scans(checkout: Path, shell: dict[str, str], api: str) -> None:
     """What `watch` sees starts the pipeline, which finds nothing that it must do."""
     assert len(runs_of_pipeline(api)) == 1
-    assert "15" in run(checkout, shell, *typed("prefect", "deployment", "schedule"))
+    assert "0:15:00" in run(checkout, shell, *typed("prefect", "deployment", "schedule"))
     deployed(checkout, shell, [*RUN, "watch/watch"])
     started = _completed(api, 2)
     run(checkout, shell, *typed("prefect", "event", "emit"))
