@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export DO_NOT_TRACK := true
 
-.PHONY: demo serve test test-services test-long check docs audit bench clean
+.PHONY: coverage demo serve test test-services test-long check docs audit bench clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +30,10 @@ test: $(BIN)/.installed
 test-services: $(BIN)/.installed
 	OMP_NUM_THREADS=1 python -m pytest -m "services and not long" $$(grep -rl mark.services tests) \
 		--numprocesses logical --maxprocesses 2 --dist worksteal
+
+coverage: $(BIN)/.installed
+	OMP_NUM_THREADS=1 python -m pytest -m "not services and not long" --cov vqmri \
+		--cov-report term:skip-covered --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-long: $(BIN)/.installed
 	python -m pytest -m long

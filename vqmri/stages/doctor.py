@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.error import HTTPError, URLError
@@ -54,8 +55,9 @@ def _versions() -> Iterator[Check]:
     python = ".".join(map(str, sys.version_info[:3]))
     yield Check("ok", "Python", python)  # pip installs on no older one than it should
     wrong = []
+    extra = "pipeline" if find_spec("dvc") or find_spec("prefect") else ""
     for requirement in map(Requirement, requires("vqmri") or []):
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
         try:
             installed = version(requirement.name)
@@ -127,6 +129,8 @@ def _telemetry() -> Iterator[Check]:
 
 
 def _dvc_is_told() -> bool:
+    if not find_spec("dvc"):
+        return True
     asked = subprocess.run(
         [sys.executable, "-m", "dvc", "config", "core.analytics"],
         capture_output=True, text=True, check=False,

@@ -1,0 +1,55 @@
+"""docs/dependencies.md against pyproject.toml, and the light installation against the imports."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import REPO
+
+PROJECT: dict[str, Any] = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+DEVELOPERS = {"dev"}
+IMPORTED = {"dvc", "fastapi", "httpx", "prefect", "prefect_dask"}
+
+
+def names(requirements: list[str]) -> set[str]:
+    found = {re.split(r"[\[<>=~ ]", requirement)[0] for requirement in requirements}
+    return found - {"vqmri"}
+
+
+def imports(folder: str) -> set[str]:
+    found = set()
+    for path in (REPO / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    return found
+
+
+def test_each_has_its_job_in_the_docs() -> None:
+    page = (REPO / "docs/dependencies.md").read_text()
+    cells = re.findall(r"^\| ([a-z][^|`]*) \| \S", page, re.MULTILINE)
+    told = {name.strip() for cell in cells for name in cell.split(",")} - {"package", "other extras"}
+    extras = PROJECT["optional-dependencies"]
+    asked = names(PROJECT["dependencies"]).union(
+        *(names(extra) for name, extra in extras.items() if name not in DEVELOPERS)
+    )
+    assert told == asked
+
+
+def test_what_the_library_imports_needs_no_extra() -> None:
+    assert imports("vqmri") & IMPORTED == set()
+    assert imports("flows") & IMPORTED == {"dvc", "httpx", "prefect", "prefect_dask"}
+
+
+def test_constraints_hold_a_version_of_each() -> None:
+    lines = (REPO / Path("constraints.txt")).read_text().lower().splitlines()
+    held = {re.sub(r"[-_.]+", "-", line.partition("==")[0]) for line in lines}
+    extras = PROJECT["optional-dependencies"].items()  # pip-audit tests these versions, and no more
+    asked = names(
+        [*PROJECT["dependencies"], *(o for name, extra in extras if name != "audit" for o in extra)]
+    )
+    assert {re.sub(r"[-_.]+", "-", name.lower()) for name in asked} - held == set()
