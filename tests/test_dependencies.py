@@ -32,7 +32,10 @@ def imports(folder: str) -> set[str]:
 def test_each_has_its_job_in_the_docs() -> None:
     page = (REPO / "docs/dependencies.md").read_text()
     cells = re.findall(r"^\| ([a-z][^|`]*) \| \S", page, re.MULTILINE)
-    told = {name.strip() for cell in cells for name in cell.split(",")} - {"package", "other extras"}
+    told = {name.strip() for cell in cells for name in cell.split(",")} - {
+        "package",
+        "other extras",
+    }
     extras = PROJECT["optional-dependencies"]
     asked = names(PROJECT["dependencies"]).union(
         *(names(extra) for name, extra in extras.items() if name not in DEVELOPERS)
@@ -48,7 +51,7 @@ def test_what_the_library_imports_needs_no_extra() -> None:
 def test_constraints_hold_a_version_of_each() -> None:
     lines = (REPO / Path("constraints.txt")).read_text().lower().splitlines()
     held = {re.sub(r"[-_.]+", "-", line.partition("==")[0]) for line in lines}
-    extras = PROJECT["optional-dependencies"].items()  # pip-audit tests these versions, and no more
+    extras = PROJECT["optional-dependencies"].items()  # pip-audit is for these versions
     asked = names(
         [*PROJECT["dependencies"], *(o for name, extra in extras if name != "audit" for o in extra)]
     )

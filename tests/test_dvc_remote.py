@@ -13,7 +13,7 @@ from tests.documented import commands
 from tests.servers import free_port, process, wait_for
 from vqmri.layout import MADE_BY
 
-pytestmark = [pytest.mark.services, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.services, pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def dvc(root: Path, shell: dict[str, str], *arguments: str) -> str:

@@ -593,7 +593,9 @@ def test_a_label_map_in_another_place_is_refused(tmp_path: Path) -> None:
     assert label_refusal(tmp_path / "label.nii") == "label-mismatch"
 
 
-@pytest.mark.parametrize("data", [b"", b"junk", scan_bytes(voxels()), gzip.compress(b"junk", mtime=0)])
+@pytest.mark.parametrize(
+    "data", [b"", b"junk", scan_bytes(voxels()), gzip.compress(b"junk", mtime=0)]
+)
 def test_a_damaged_label_map_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "label.nii.gz").write_bytes(data)
     assert label_refusal(tmp_path / "label.nii.gz") == "unreadable"
