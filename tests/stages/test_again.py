@@ -109,7 +109,7 @@ def test_what_is_hidden_is_no_scan(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["labelsTr/1.nii.gz", "1_mask.nii.gz", "seg/x.nii", "1_dseg.nii"])
 def test_what_seems_to_be_labels_must_be_named(tmp_path: Path, name: str) -> None:
     data = scans(tmp_path, ["imagesTr/1.nii.gz", "imagesTr/2.nii.gz", name])
-    with pytest.raises(InputError, match=r"seems to be label maps or masks \(1 files, as .*labels"):
+    with pytest.raises(InputError, match=r"(?s)seems to be label maps .*images: .*\.nii"):
         ingest(params(), data)
 
 
