@@ -69,7 +69,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.long) if c == "vqvae" else c for c in CASES]
+)
 def test_two_processes_train_what_one_does(case: str, finished: Layout, tmp_path: Path) -> None:
     stage, changes = CASES[case]
     one, two = (prepared(stage, finished, tmp_path / name, **changes) for name in ("one", "two"))
