@@ -12,7 +12,7 @@ from tests.faults import Record, tell
 from vqmri.errors import LockedError
 from vqmri.outputs import Identity, Manifest, publishing, replace_file, verify
 from vqmri.outputs.lock import hold
-from vqmri.outputs.publish import Work, clean
+from vqmri.outputs.publish import Work, clean, is_current, work_of
 
 ONE = Identity("encode", 1, {"seed": 1}, {})
 TWO = replace(ONE, params={"seed": 2})
@@ -216,6 +216,17 @@ def test_a_kill_before_the_cleaning_starts_afresh(place: Place) -> None:
         assert not list(again.out.iterdir())
         (again.out / "a").write_text("again")
     assert place.holds("again")
+
+
+def test_what_a_kill_before_the_cleaning_left_goes_where_nothing_is_to_be_done(
+    place: Place,
+) -> None:
+    """Ingest asks first, and does not begin; `SIGKILL in ingest` found it."""
+    place.publish("done")
+    left = work_of(place.target, place.work_root, ONE)
+    left.state.mkdir(parents=True)
+    assert is_current(place.target, place.work_root, ONE)
+    assert not left.state.parent.exists()
 
 
 def test_a_kill_after_the_manifest_was_written_is_resumed(place: Place) -> None:

@@ -46,8 +46,7 @@ def publishing(target: Path, work_root: Path, identity: Identity) -> Iterator[Wo
             return
         old = work_root / f"{target.name}.old"
         _recover(target, old)
-        if not work.out.exists():  # published already, or never begun: no state is of use
-            shutil.rmtree(work.out.parent, ignore_errors=True)
+        _remove_published(work)
         work.state.mkdir(parents=True, exist_ok=True)
         work.out.mkdir(exist_ok=True)
         _remove_fragments(work.out.parent)
@@ -69,11 +68,13 @@ def work_of(target: Path, work_root: Path, identity: Identity) -> Work:
 def is_current(target: Path, work_root: Path, identity: Identity) -> bool:
     """Whether `target` is what a stage of this identity would publish, and whole.
 
-    Every byte is looked at. Raises LockedError when another process has this output in hand.
+    Every byte is looked at. What a kill left beside a published output goes.
+    Raises LockedError when another process has this output in hand.
     """
     with hold(work_root / f"{target.name}.lock"):
         if not rehearsed():
             _recover(target, work_root / f"{target.name}.old")
+            _remove_published(work_of(target, work_root, identity))
         try:
             return verify(target).fingerprint == identity.fingerprint
         except (InputError, IntegrityError):
@@ -83,6 +84,12 @@ def is_current(target: Path, work_root: Path, identity: Identity) -> bool:
 def _work_folders(work_root: Path, name: str) -> list[Path]:
     """Those of one output, and not of another whose name merely begins in the same way."""
     return sorted(work_root.glob(f"{name}-" + "[0-9a-f]" * _DIGITS))
+
+
+def _remove_published(work: Work) -> None:
+    """Remove a work folder without output: of no use, for it is published, or was never begun."""
+    if not work.out.exists():
+        shutil.rmtree(work.out.parent, ignore_errors=True)
 
 
 def _remove_fragments(folder: Path) -> None:
