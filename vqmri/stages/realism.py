@@ -135,7 +135,7 @@ def _sets(
     codes = opened.codes.read(opened.indices(TRAIN))
     drawn = sorted(random.permutation(opened.samples.count)[:most].tolist())
     sizes = opened.codes.num_embeddings
-    uniform = [
+    even = [
         uniform(values, size, count, random) for values, size in zip(codes, sizes, strict=True)
     ]
     marginal = [_marginal(values, count, random) for values in codes]
@@ -147,7 +147,7 @@ def _sets(
         "training scans": lambda: opened.volumes.read(train),
         REBUILT: lambda: np.concatenate([opened.decode(opened.codes.read([i])) for i in own]),
         SAMPLES: lambda: opened.decode_samples(drawn),
-        FAKES[0]: lambda: opened.decode(uniform),
+        FAKES[0]: lambda: opened.decode(even),
         FAKES[1]: lambda: opened.decode(marginal),
         FAKES[2]: lambda: np.repeat(opened.mean_volume()[None], count, axis=0),
         FAKES[3]: lambda: _blurred(opened.volumes.read(blurred), opened.volumes.num_classes > 0),
