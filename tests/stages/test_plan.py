@@ -129,7 +129,7 @@ def test_pictures_and_an_old_description_are_refused(tiny: Params) -> None:
 @pytest.fixture
 def brains(monkeypatch: pytest.MonkeyPatch) -> None:
     found = dataset(6, (150.0, 190.0, 150.0), (1.0, 1.0, 1.0))
-    monkeypatch.setattr(planning, "_dataset", lambda params, data: found)
+    monkeypatch.setattr(planning, "_dataset", lambda data: found)
     monkeypatch.setattr(planning, "multiply_adds_per_second", lambda device: 1e10)
     monkeypatch.setattr(planning, "_COARSER", (1.0, 1.25))
 
