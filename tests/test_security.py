@@ -398,7 +398,7 @@ def test_no_secret_is_told_by_the_doctor(project: Path, refusing: int) -> None:
         (f"postgresql://somebody:{CANARY}f@127.0.0.1/runs?password={CANARY}g", "ok"),
     ):
         said = told(project, uri, "-m", "vqmri", "doctor", "--json")
-        found = {check["what"]: check for check in json.loads(said.splitlines()[0])}
+        found = {check["what"]: check for check in json.loads(said.splitlines()[0])["checks"]}
         assert found["MLFLOW_TRACKING_URI"]["verdict"] == verdict, found
         assert "127.0.0.1" in found["MLFLOW_TRACKING_URI"]["found"]
         assert found["PREFECT_API_URL"]["verdict"] in ("ok", verdict)
