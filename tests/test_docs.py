@@ -63,6 +63,7 @@ MAKE = {  # target to what its recipe runs
     "check": "lint-imports",
     "docs": "mkdocs build --strict",
     "audit": "pip-audit",
+    "bench": "python -m benchmarks",
 }
 
 _SERVED = "tests/flows/test_served.py"
@@ -76,6 +77,8 @@ ELSEWHERE = {  # to the test that runs it, and what that says of it
     "dvc repro": ("tests/test_dvc.py", '"repro"'),
     "dvc commit -f train_vqvae": ("tests/test_dvc.py", '"commit", "-f", "train_vqvae"'),
     "dvc exp run --name hot -S sample.temperature=1.5": (_REMOTE, 'told["exp run"]'),
+    "dvc exp run --name small -S 'train_vqvae.levels=[{downsampling: 4, num_embeddings: 64}]'": (
+        _REMOTE, "*smaller"),
     "dvc exp show": (_REMOTE, 'told["exp show"]'),
     "dvc plots show": (_REMOTE, 'told["plots show"]'),
     "dvc remote add --default store s3://BUCKET/vqmri": (_REMOTE, 'told["remote add"]'),
@@ -106,7 +109,7 @@ ELSEWHERE = {  # to the test that runs it, and what that says of it
     "vqmri plan": ("tests/stages/test_plan.py", '["plan"]'),
     "vqmri doctor": ("tests/stages/test_doctor.py", '["doctor"]'),
     "vqmri promote": ("tests/stages/test_promote.py", 'call("promote")'),
-    "vqmri register": ("tests/stages/test_promote.py", 'call("register")'),
+    "vqmri register": ("tests/stages/test_promote.py", 'call("register", "--json")'),
     "torchrun --nproc-per-node 4 -m vqmri train_vqvae": (
         "tests/stages/test_ranks.py", '"torch.distributed.run", "--standalone"'),
     "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29400 "

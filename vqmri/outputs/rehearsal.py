@@ -45,7 +45,11 @@ def rehearsed() -> Rehearsal | None:
 
 
 def begins(least: int | None = None) -> None:
-    """Called by a stage when its checks are over, before its first write."""
+    """Called by a stage when its checks are over, before its first write.
+
+    least: bytes that it will write at least; None: not known
+    Raises Stopped in a rehearsal.
+    """
     rehearsal = rehearsed()
     if rehearsal is not None:
         rehearsal.least = least

@@ -135,9 +135,7 @@ def _sets(
     codes = opened.codes.read(opened.indices(TRAIN))
     drawn = sorted(random.permutation(opened.samples.count)[:most].tolist())
     sizes = opened.codes.num_embeddings
-    even = [
-        uniform(values, size, count, random) for values, size in zip(codes, sizes, strict=True)
-    ]
+    even = [uniform(values, size, count, random) for values, size in zip(codes, sizes, strict=True)]
     marginal = [_marginal(values, count, random) for values in codes]
     blurred = [train[i] for i in random.permutation(len(train))[:count]]
     rows = {id(record): row for row, record in enumerate(opened.volumes.records)}

@@ -229,7 +229,10 @@ def _point(root: Path) -> str:
 
 
 def connect(root: Path) -> None:
-    """Point MLflow at MLFLOW_TRACKING_URI, or at mlruns/ of the project."""
+    """Point MLflow at MLFLOW_TRACKING_URI, or at mlruns/ of the project.
+
+    Raises InputError when a rehearsal finds neither.
+    """
     part_from_credentials()
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(uri)
