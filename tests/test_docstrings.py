@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import click
+import numpy as np
 import pytest
 from jaxtyping import Float
 from pydantic import BaseModel
