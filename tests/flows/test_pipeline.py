@@ -39,6 +39,7 @@ def test_the_flow_makes_what_the_stages_make_and_dvc_knows(
     assert bytes_of(checkout) == by_flow
 
 
+@pytest.mark.long
 def test_a_fault_in_params_ends_the_flow_with_its_exit_code(
     checkout: Path, shell: dict[str, str]
 ) -> None:

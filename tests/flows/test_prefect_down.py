@@ -39,10 +39,10 @@ def test_away_from_the_start_it_is_told_and_nothing_is_begun(
     tell(record_property, "Prefect away from the start", 1, 1, "exit 5, nothing is begun")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "stage",
-    [pytest.param("ingest", marks=pytest.mark.long), "encode",
-     pytest.param("evaluate", marks=pytest.mark.long)],
+    ["ingest", "encode", "evaluate"],
 )  # fmt: skip
 def test_when_it_dies_the_rest_runs_without_it_and_is_the_same(
     stage: str, checkout: Path, shell: dict[str, str], port: int, tmp_path: Path,

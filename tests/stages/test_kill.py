@@ -111,8 +111,13 @@ def measure(stage: str, finished: Layout, folder: Path) -> float:
     return seconds
 
 
+SHORT = ("ingest", "train_prior", "sample", "evaluate")
+
+
 @pytest.mark.faults
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", [s if s in SHORT else pytest.param(s, marks=pytest.mark.long) for s in STAGES]
+)
 def test_killed_once_with_and_once_without_an_old_output(
     stage: str, finished: Layout, tmp_path: Path, record_property: Record
 ) -> None:

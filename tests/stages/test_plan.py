@@ -134,6 +134,7 @@ def brains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_COARSER", (1.0, 1.25))
 
 
+@pytest.mark.long
 def test_it_goes_down_the_list_and_says_so(brains: None, tiny: Params, finished: Layout) -> None:
     roomy = planning.plan(tiny, finished, memory=1000)
     assert not roomy.reliefs

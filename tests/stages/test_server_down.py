@@ -28,7 +28,7 @@ def silent(port: int) -> Iterator[None]:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("answers", ["nobody", "never"])
-@pytest.mark.parametrize("stage", ["train_prior", "sample"])
+@pytest.mark.parametrize("stage", ["train_prior", pytest.param("sample", marks=pytest.mark.long)])
 def test_it_makes_the_same_and_keeps_what_it_wanted_tracked(
     stage: str, answers: str, copy_of_finished: Layout, shell: dict[str, str],
     record_property: Record,

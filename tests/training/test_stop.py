@@ -71,7 +71,9 @@ def test_what_is_ignored_stays_ignored_and_other_threads_hold_nothing_back() -> 
     assert found == [(False, True)]
 
 
-@pytest.mark.parametrize("stage", ["train_vqvae", "train_prior"])
+@pytest.mark.parametrize(
+    "stage", [pytest.param("train_vqvae", marks=pytest.mark.long), "train_prior"]
+)
 def test_a_training_that_is_asked_to_end_leaves_a_checkpoint_and_goes_on(
     stage: str, copy_of_finished: Layout, shell: dict[str, str]
 ) -> None:
