@@ -81,27 +81,23 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     name = function.__name__
     submit = shard.with_options(task_run_name=name).submit
     futures = [submit(function, item) for item in items]
-    show = _progress(f"{name.replace('_', '-')}-progress")
+    bar: Any = None
+    with if_prefect_answers():
+        bar = create_progress_artifact(0.0, key=f"{name.replace('_', '-')}-progress")
     for number, future in enumerate(futures, start=1):
         with said_plainly():
             result = future.result()
         yield result
-        show(100 * number / len(futures))
+        bar = _moved(bar, 100 * number / len(futures))
 
 
-def _progress(key: str) -> Callable[[float], None]:
-    """A bar on the run's page; one that could not be shown once is not moved again."""
-    bars: list[Any] = []
-
-    def show(percent: float) -> None:
+def _moved(bar: Any, percent: float) -> Any:
+    """The bar on the run's page; None once it could not be shown, so that it is not tried again."""
+    if bar is not None:
         with if_prefect_answers():
-            bar = bars.pop()
             update_progress_artifact(bar, percent)
-            bars.append(bar)
-
-    with if_prefect_answers():
-        bars.append(create_progress_artifact(0.0, key=key))
-    return lambda percent: show(percent) if bars else None
+            return bar
+    return None
 
 
 @contextmanager

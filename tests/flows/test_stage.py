@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx import ConnectError
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
-from flows import stage
+from flows import pipeline, stage
 from vqmri.errors import InputError, IntegrityError
 
 
@@ -87,3 +88,49 @@ def test_new_scans_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 class _Quiet:
     def info(self, *_: Any) -> None:
         pass
+
+
+class Runner:
+    """In place of Prefect's task: does the work at once."""
+
+    def with_options(self, **_: Any) -> "Runner":
+        return self
+
+    def submit(self, function: Any, item: Any) -> "Runner":
+        done = Runner()
+        vars(done)["result"] = lambda: function(item)
+        return done
+
+
+@pytest.mark.parametrize(("lost_at", "moves"), [(0, 0), (2, 2), (9, 3)])
+def test_shards_go_on_where_the_bar_cannot_be_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lost_at: int, moves: int
+) -> None:
+    """lost_at: the request that the server does not answer, 0 being that which makes the bar"""
+    asked = []
+
+    def ask(*arguments: Any, **_: Any) -> str:
+        asked.append(arguments)
+        if len(asked) > lost_at:
+            raise ConnectError("gone")
+        return "bar"
+
+    monkeypatch.setattr(stage, "shard", Runner())
+    monkeypatch.setattr(stage, "create_progress_artifact", ask)
+    monkeypatch.setattr(stage, "update_progress_artifact", ask)
+    assert list(stage.each(abs, [-1, -2, -3])) == [1, 2, 3]
+    assert len(asked) == 1 + moves
+    assert caplog.text.count("shows less of this run") == (lost_at < 4)
+
+
+def test_a_server_that_goes_away_is_not_a_fault_of_the_stage() -> None:
+    def away() -> None:
+        raise ConnectError("gone")
+
+    def faulty() -> None:
+        raise InputError("no scans")
+
+    assert pipeline._runs_with_prefect(away) is False
+    assert pipeline._runs_with_prefect(lambda: None) is True
+    with pytest.raises(InputError):
+        pipeline._runs_with_prefect(faulty)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,29 @@ def generate(model: str, out: Path, dry_run: bool, **options: object) -> Mapping
     return draw(model, settings, out, Path.cwd())
 
 
+def _of_scan(name: str, scan: Path, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the module of this name finds of a scan; params are checked before torch is imported."""
+    from vqmri.layout import Layout
+    from vqmri.params import PARAMS, Params
+
+    params = Params.load(Path(PARAMS))
+    look: Callable[..., Mapping[str, Any]] = getattr(import_module(f"vqmri.stages.{name}"), name)
+    return look(params, Layout(Path.cwd()), scan, **options)
+
+
+def _beside(name: str, what: str) -> Callable[..., Any]:
+    """The option that names another file than the one beside the scan's name."""
+    return click.option(
+        "--out",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help=f"{what} in .nii.gz, in place of {name} in the current folder.",
+    )
+
+
 @main.command()
 @click.argument("scan", type=FILE)
 @mask
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="In .nii.gz, in place of SCAN_reconstruction.nii.gz in the current folder.",
-)
+@_beside("SCAN_reconstruction.nii.gz", "What it becomes,")
 @prints
 def reconstruct(scan: Path, **options: Any) -> Mapping[str, Any]:
     """Encode SCAN, a NIfTI file, decode it, and write it back onto its own grid.
@@ -69,25 +85,14 @@ def reconstruct(scan: Path, **options: Any) -> Mapping[str, Any]:
     Intensities are in the scan's own units. A JSON file beside it says what was done to the scan,
     how close the reconstruction is and what its codes cost.
     """
-    from vqmri.params import PARAMS, Params
-
-    params = Params.load(Path(PARAMS))
-
-    from vqmri.layout import Layout
-    from vqmri.stages.reconstruct import reconstruct as of
-
-    return of(params, Layout(Path.cwd()), scan, **options)
+    return _of_scan("reconstruct", scan, options)
 
 
 @main.command()
 @click.argument("scan", type=FILE)
 @of_whom
 @mask
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Map to write, in .nii.gz, in place of SCAN_bits.nii.gz in the current folder.",
-)
+@_beside("SCAN_bits.nii.gz", "The map,")
 @prints
 def score(scan: Path, **options: Any) -> Mapping[str, Any]:
     """Say how unusual SCAN, a NIfTI file, is under the published models, and map where.
@@ -96,14 +101,7 @@ def score(scan: Path, **options: Any) -> Mapping[str, Any]:
     their sum is the total. Each code is judged given the coarser codes and those before it in
     raster order, so a surprise stands where it is first met.
     """
-    from vqmri.params import PARAMS, Params
-
-    params = Params.load(Path(PARAMS))
-
-    from vqmri.layout import Layout
-    from vqmri.stages.score import score as of
-
-    return of(params, Layout(Path.cwd()), scan, **options)
+    return _of_scan("score", scan, options)
 
 
 @main.command()
