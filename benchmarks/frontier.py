@@ -3,7 +3,7 @@
     python -m benchmarks.frontier [--volumes DATA/volumes] [--minutes 10] [--seed S]
         [--picture FILE.png] [--only RATE …]
 
-Run it in an ingested project. Each row is the network of presets/hippocampus.yaml with other levels
+Run it in an ingested project. Each row is the network of the preset hippocampus with other levels
 of codes, trained for so many minutes of training steps as that preset asks for, augmentation
 included; the learning rate follows the share of the time that has gone, as in
 benchmarks/training.py. A rate's name is its levels, `downsampling:codes`, finest first. Where a

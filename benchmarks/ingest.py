@@ -68,7 +68,7 @@ class DataSet:
         return sorted((data / self.name).glob(self.glob))
 
     def params(self, data: Path) -> Params:
-        values = yaml.safe_load((REPO / "presets/phantom.yaml").read_text())
+        values = yaml.safe_load((REPO / "vqmri/presets/phantom.yaml").read_text())
         values["ingest"] = {
             "raw": str(data / self.name),
             "source": {"kind": "nifti", "images": self.glob},

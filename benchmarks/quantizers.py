@@ -3,7 +3,7 @@
     python -m benchmarks.quantizers [--volumes DATA/volumes] [--steps N] [--seed S] [--only NAME …]
 
 Run it in an ingested project. Each row is trained on the same volumes with the same batches for the
-same number of steps: each quantizer in the network of presets/hippocampus.yaml, MONAI's VQVAE as a
+same number of steps: each quantizer in the network of the preset hippocampus, MONAI's VQVAE as a
 peer; beside them stands a 3D DCT coder, without training, at the rates of the quantizers. Figures
 are of the held-out volumes, in float32; step times are taken afterwards, in turns. A table is
 printed, and as the last line one JSON object with everything.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sampling [--full] [--rounds N]
 
-The net is the top prior of presets/hippocampus.yaml with random weights, on one CPU thread. On the
+The net is the top prior of the preset hippocampus with random weights, on one CPU thread. On the
 preset's grid every position sees every earlier one, which is checked; larger grids show how the
 cost grows, whatever the net sees of them. Forward passes and cached sampling are timed in turns,
 and a ratio is the median of the rounds' ratios. Beside them stand

@@ -30,7 +30,7 @@ REPO = Path(__file__).parent.parent
 
 def tiny_values() -> dict[str, Any]:
     """The phantom preset with every number made small: all stages in a few seconds."""
-    values: dict[str, Any] = yaml.safe_load((REPO / "presets/phantom.yaml").read_text())
+    values: dict[str, Any] = yaml.safe_load((REPO / "vqmri/presets/phantom.yaml").read_text())
     values["ingest"] |= {"shape": [16, 24, 16], "spacing": [10.0, 10.0, 10.0]}
     values["ingest"]["source"] |= {"count": 20, "spacing": 10.0}
     values["train_vqvae"] |= {"channels": [8, 16], "embedding_dim": 4, "steps": 24, "warmup": 2}

@@ -8,7 +8,7 @@ from tests.conftest import REPO, tiny_values
 from vqmri.errors import ParamsError
 from vqmri.params import Params
 
-PRESETS = sorted((REPO / "presets").glob("*.yaml"))
+PRESETS = sorted((REPO / "vqmri/presets").glob("*.yaml"))
 
 
 def load(values: Any, folder: Path) -> Params:
@@ -23,7 +23,7 @@ def test_every_preset_is_valid(path: Path) -> None:
 
 
 def test_the_active_params_are_the_phantom_preset() -> None:
-    assert Params.load(REPO / "params.yaml") == Params.load(REPO / "presets/phantom.yaml")
+    assert Params.load(REPO / "params.yaml") == Params.load(REPO / "vqmri/presets/phantom.yaml")
 
 
 def test_all_faults_are_named_at_once_with_path_value_and_what_is_allowed(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_every_preset_has_what_dvc_asks_for(path: Path) -> None:
 
 
 def test_pictures_have_no_third_axis_to_mirror(tmp_path: Path) -> None:
-    values = yaml.safe_load((REPO / "presets/mnist.yaml").read_text())
+    values = yaml.safe_load((REPO / "vqmri/presets/mnist.yaml").read_text())
     varied = {"rotation": 0.0, "scaling": 0.0, "translation": 0.0, "contrast": 0.0}
     values["train_vqvae"]["augment"] = varied | {"flips": [1]}
     load(values, tmp_path)

@@ -70,7 +70,7 @@ def test_the_side_is_the_parity_of_the_number_and_samples_are_asked_for_both(
     presets: Path, tmp_path: Path
 ) -> None:
     values: dict[str, Any] = yaml.safe_load(
-        (Path(__file__).parents[2] / "presets/hippocampus.yaml").read_text()
+        (Path(__file__).parents[2] / "vqmri/presets/hippocampus.yaml").read_text()
     )
     (presets / "hippocampus.yaml").write_text(yaml.safe_dump(values))
     raw = tmp_path / "scans"

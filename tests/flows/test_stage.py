@@ -67,7 +67,7 @@ def test_new_scans_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(watch, "emit_event", lambda *a, **k: told.append((a, k)))
     monkeypatch.setattr(watch, "get_run_logger", _Quiet)
     monkeypatch.chdir(tmp_path)
-    preset = Path(__file__).parents[2] / "presets" / "hippocampus.yaml"
+    preset = Path(__file__).parents[2] / "vqmri/presets" / "hippocampus.yaml"
     (tmp_path / "params.yaml").write_text(preset.read_text())
     raw = tmp_path / "data" / "raw" / "hippocampus" / "imagesTr"
     raw.mkdir(parents=True)

@@ -20,7 +20,7 @@ from vqmri.stages.use import TABLE
 
 def preset(name: str) -> dict[str, Any]:
     """A preset with its amounts made small."""
-    values: dict[str, Any] = yaml.safe_load((REPO / f"presets/{name}.yaml").read_text())
+    values: dict[str, Any] = yaml.safe_load((REPO / f"vqmri/presets/{name}.yaml").read_text())
     values["train_vqvae"] |= {"channels": [8, 8], "steps": 6, "batch_size": 8, "embedding_dim": 4}
     values["train_vqvae"]["levels"][0]["num_embeddings"] = 16
     values["encode"]["items_per_shard"] = 16

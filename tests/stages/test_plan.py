@@ -84,7 +84,7 @@ def test_the_hippocampus_gets_what_its_preset_has() -> None:
 
     The preset goes to the limit of a rate, with a codebook of no power of two.
     """
-    path = REPO / "presets/hippocampus.yaml"
+    path = REPO / "vqmri/presets/hippocampus.yaml"
     preset, values = Params.load(path), yaml.safe_load(path.read_text())
     scans = Scans(number=159, extent=(38.2, 55.0, 42.0), spacing=1.0)
     after = proposed(preset, scans, 1.0)
@@ -99,9 +99,9 @@ def test_spacings_are_round() -> None:
 
 
 def test_bits_per_voxel_are_summed_over_levels(tiny: Params) -> None:
-    settings = Params.load(REPO / "presets/hippocampus-two-levels.yaml").train_vqvae
+    settings = Params.load(REPO / "vqmri/presets/hippocampus-two-levels.yaml").train_vqvae
     assert bits_per_voxel(settings) == 7 / 4**3 + 10 / 8**3
-    projected = Params.load(REPO / "presets/hippocampus-projected.yaml").train_vqvae
+    projected = Params.load(REPO / "vqmri/presets/hippocampus-projected.yaml").train_vqvae
     assert bits_per_voxel(projected) == pytest.approx((math.log2(300) + 3) / 4**3)
     real = projected.quantizer.model_copy(update={"num_gains": None})
     dearer = projected.model_copy(update={"quantizer": real})
@@ -121,7 +121,7 @@ def test_volumes_cover_the_foreground_where_it_is_cropped_about(tiny: Params) ->
 
 def test_pictures_and_an_old_description_are_refused(tiny: Params) -> None:
     with pytest.raises(ParamsError, match="for volumes"):
-        scans_of(Params.load(REPO / "presets/mnist.yaml"), {})
+        scans_of(Params.load(REPO / "vqmri/presets/mnist.yaml"), {})
     with pytest.raises(InputError, match="vqmri ingest"):
         scans_of(tiny, {"raw": {}})
 

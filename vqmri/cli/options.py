@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from vqmri import terminal
 
-PRESETS = Path(__file__).parents[2] / "presets"
+PRESETS = Path(__file__).parents[1] / "presets"
 """Folder of ready params, a YAML file for each."""
 
 _CHAMPION = "models:/vqmri-generator@champion"

@@ -25,7 +25,7 @@ from vqmri.cli.options import (
     "--preset",
     required=True,
     shell_complete=complete_preset,
-    help="One of the files in presets/, without .yaml.",
+    help="phantom, mnist, hippocampus, …; a wrong name lists them.",
 )
 @click.option("--raw", help="Folder of your raw scans, in place of the preset's.")
 @prints
