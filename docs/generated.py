@@ -59,7 +59,8 @@ def params() -> str:
     schema = Params.model_json_schema()
     intro = (
         "# params.yaml\n\nEvery number of a run stands there, a section per stage; unknown names "
-        "are errors. `vqmri/presets/` has complete ones. A parameter without a default must be given."
+        "are errors. `vqmri/presets/` has complete ones. A parameter without a default must be "
+        "given."
     )
     return "\n\n".join([intro, *_sections("", schema, schema["$defs"])]) + "\n"
 

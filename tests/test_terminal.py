@@ -44,6 +44,27 @@ def test_results_are_plain_columns_on_stdout(capsys: pytest.CaptureFixture[str])
     assert "\x1b" not in said.out
 
 
+def test_a_log_has_a_line_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 20.0, 61.0, 100.0, 125.0, 0.0, 90.0])
+    monkeypatch.setattr("vqmri.terminal.time.monotonic", lambda: next(seconds))
+    with progress("train", 1000, "step", done=400) as bar:
+        bar.advance(40)
+        bar.advance(82)  # at 61 s
+        bar.note("loss 0.5")
+        bar.advance(60)
+        bar.advance(68)  # at 125 s
+    with progress("way", None, "way") as bar:
+        bar.advance()
+    assert capsys.readouterr() == (
+        "",
+        "train 522/1000, 2 step/s, 0:03:59 left\n"
+        "train 650/1000, 2 step/s, 0:02:55 left, loss 0.5\n"
+        "way 1, 90 s/way\n",
+    )
+
+
 def test_nothing_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     with progress("train", 3, "step") as bar:
         assert list(follow("abc", "inner", 3, "letter", inner=True)) == ["a", "b", "c"]

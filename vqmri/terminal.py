@@ -1,12 +1,13 @@
 """What a person sees: results on stdout, messages and progress on stderr, all of one look.
 
 Rich is imported where something is shown, so that help and faults are told in no time. Where nobody
-looks (a pipe, a file) results are plain text, and there is no progress.
+looks (a pipe, a file) results are plain text, and progress is a line now and then.
 """
 
 import multiprocessing
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _Item = TypeVar("_Item")
+SECONDS_BETWEEN_LINES = 60.0
 _REFRESHES_PER_SECOND = 2  # each takes a thread's time from the work
 _WIDE = 1000  # where nobody looks, no line is cut
 
@@ -68,19 +70,49 @@ def _figure(value: Any) -> str:
 
 
 class Bar:
-    """Progress of one piece of work; it does nothing where nobody looks."""
-
-    def __init__(self, shown: "Progress | None" = None, task: Any = None) -> None:
-        self._shown, self._task = shown, task
+    """Progress of one piece of work; this one shows none."""
 
     def advance(self, by: float = 1) -> None:
-        if self._shown:
-            self._shown.advance(self._task, by)
+        pass
 
     def note(self, text: str) -> None:
         """What stands behind the bar."""
-        if self._shown:
-            self._shown.update(self._task, note=text)
+
+
+class _Drawn(Bar):
+    def __init__(self, shown: "Progress", task: Any) -> None:
+        self._shown, self._task = shown, task
+
+    def advance(self, by: float = 1) -> None:
+        self._shown.advance(self._task, by)
+
+    def note(self, text: str) -> None:
+        self._shown.update(self._task, note=text)
+
+
+class _Lines(Bar):
+    """For a log: a line a minute, and none of what is done before that."""
+
+    def __init__(self, title: str, total: float | None, done: float, unit: str) -> None:
+        self._title, self._total, self._unit, self._note = title, total, unit, ""
+        self._first = self._done = done
+        self._began = self._told = time.monotonic()
+
+    def advance(self, by: float = 1) -> None:
+        self._done += by
+        now = time.monotonic()
+        if now - self._told >= SECONDS_BETWEEN_LINES:
+            self._told = now
+            say(", ".join(filter(None, (self._line(now - self._began), self._note))))
+
+    def note(self, text: str) -> None:
+        self._note = text
+
+    def _line(self, gone: float) -> str:
+        speed = (self._done - self._first) / gone
+        left = None if self._total is None else (self._total - self._done) / speed
+        of = "" if self._total is None else f"/{self._total:g}"
+        return f"{self._title} {self._done:g}{of}, {pace(speed, self._unit, left, gone)}"
 
 
 @contextmanager
@@ -97,12 +129,15 @@ def progress(
 
     done: where it begins; inner: within another, it goes when it ends; quiet: show none
     """
-    if quiet or not sys.stderr.isatty() or multiprocessing.parent_process() is not None:
+    if quiet or multiprocessing.parent_process() is not None:
         yield Bar()  # several processes would draw over one another
+        return
+    if not sys.stderr.isatty():
+        yield Bar() if inner else _Lines(title, total, done, unit)
         return
     shown, task = _display.add(title, total, done, unit)
     try:
-        yield Bar(shown, task)
+        yield _Drawn(shown, task)
     finally:
         _display.end(task, keep=not inner)
 

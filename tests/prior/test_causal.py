@@ -173,7 +173,9 @@ def test_a_presets_top_misses_nothing_of_its_grid_and_lower_maps_have_their_reac
     preset: str,
 ) -> None:
     """The corners of the grid have the longest ways; here with the preset's depth and kernels."""
-    params = Params.model_validate(yaml.safe_load((REPO / f"vqmri/presets/{preset}.yaml").read_text()))
+    params = Params.model_validate(
+        yaml.safe_load((REPO / f"vqmri/presets/{preset}.yaml").read_text())
+    )
     shape, settings = params.ingest.shape, params.train_prior
     model = VQVAE(
         **vqvae_arguments(params.train_vqvae, spatial_dims=len(shape), in_channels=1, num_classes=0)
