@@ -1,7 +1,11 @@
 """docs/dependencies.md against pyproject.toml, and the light installation against the imports."""
 
 import ast
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -56,3 +60,25 @@ def test_constraints_hold_a_version_of_each() -> None:
         [*PROJECT["dependencies"], *(o for name, extra in extras if name != "audit" for o in extra)]
     )
     assert {re.sub(r"[-_.]+", "-", name.lower()) for name in asked} - held == set()
+
+
+def test_an_installed_copy_brings_all_that_the_command_reads(tmp_path: Path) -> None:
+    source, site, empty = (tmp_path / name for name in ("source", "site", "empty"))
+    source.mkdir()
+    empty.mkdir()
+    for folder in ("vqmri", "flows"):
+        shutil.copytree(REPO / folder, source / folder)
+    for file in ("pyproject.toml", "README.md"):
+        shutil.copy(REPO / file, source / file)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(site)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, "."], cwd=source, check=True)
+    shutil.rmtree(source)
+    done = subprocess.run(
+        [sys.executable, "-m", "vqmri", "init", "--preset", "mnist"],
+        cwd=empty, env=os.environ | {"PYTHONPATH": str(site)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (empty / "params.yaml").read_text() == (site / "vqmri/presets/mnist.yaml").read_text()
+    files = [path.relative_to(REPO) for path in (REPO / "vqmri").rglob("*.*") if path.is_file()]
+    lost = [path for path in files if not (site / path).is_file()]
+    assert [path for path in lost if "__pycache__" not in path.parts] == []

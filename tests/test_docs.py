@@ -112,6 +112,7 @@ ELSEWHERE = {  # to the test that runs it, and what that says of it
     "vqmri register": ("tests/stages/test_promote.py", 'call("register", "--json")'),
     "torchrun --nproc-per-node 4 -m vqmri train_vqvae": (
         "tests/stages/test_ranks.py", '"torch.distributed.run", "--standalone"'),
+    "pip install .": ("tests/test_dependencies.py", '"install"'),
     "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29400 "
     "-m vqmri train_vqvae": ("tests/stages/test_ranks.py", '"torch.distributed.run"'),
 }  # fmt: skip
@@ -128,7 +129,7 @@ NAMES = {"vqmri STAGE", "vqmri score", "vqmri verify", "vqmri verify FOLDER"}
 
 def by_rule(command: str) -> bool:
     """Whether a test below runs or checks it for the way that it begins."""
-    return command.startswith(("make ", "python -m benchmarks.", "pip install vqmri["))
+    return command.startswith(("make ", "python -m benchmarks.", "pip install '.["))
 
 
 def test_every_command_is_run_by_a_test() -> None:
@@ -198,9 +199,9 @@ def test_what_make_runs_is_tested_or_is_the_tests() -> None:
     assert all(f"make {target}\n" in script for target in ("check", "test", "test-services"))
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("pip install ")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("pip install '.[")])
 def test_an_extra_exists(command: str) -> None:
-    (extra,) = re.findall(r"vqmri\[(\w+)\]", command)
+    (extra,) = re.findall(r"\.\[(\w+)\]", command)
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     assert extra in project["optional-dependencies"]
     assert extra in " ".join(project["optional-dependencies"]["dev"]), "so CI installs it too"
