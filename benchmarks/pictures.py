@@ -9,6 +9,7 @@
 | codes   | a held-out volume, its codes and what they decode to                | DIR, encoded     |
 | bits    | what a held-out volume costs, code by code, and with a lesion in it | DIR, with prior  |
 | gallery | the samples                                                         | DIR, sampled     |
+| age     | the same draws, asked for two ages                                  | DIR, with prior  |
 
 DIR is a project of volumes with one channel, as `make demo` leaves one; without it only the first
 two are made. Equal projects give equal files.
@@ -30,9 +31,10 @@ from matplotlib.figure import Figure
 
 from vqmri.codes import CodeStore
 from vqmri.errors import InputError, VqmriError
-from vqmri.evaluation.montage import montage, three_planes
+from vqmri.evaluation.montage import montage, strip, three_planes
 from vqmri.layout import Layout
 from vqmri.outputs import replace_file
+from vqmri.params import PARAMS, Params
 from vqmri.prior.causal import reach
 from vqmri.scans.split import HELD_OUT
 from vqmri.scans.store import VolumeStore
@@ -45,6 +47,7 @@ LESION, DARK = 15.0, 0.1  # radius in mm; intensity
 LESION_AT = (0.62, 0.62, 0.5)
 """Middle of the ball, as shares of the axes: off the middle, in a phantom's white matter."""
 
+AGES, SEX, DRAWS = (25, 85), "F", 4
 _PER_ROW, _MOST = 8, 64
 
 Grid = Int[np.ndarray, "..."]
@@ -189,6 +192,27 @@ def gallery(project: Layout | None) -> bytes:
     return montage(rows, titles, [shared(row) for row in of_rows], scale=2.2)
 
 
+def age(project: Layout | None) -> bytes:
+    """Middle slices of four draws, as the project samples, of women of each age."""
+    from vqmri.prior.covariates import encode
+    from vqmri.stages.sample import choice
+    from vqmri.training.generator import Generator
+
+    layout = _given(project)
+    settings = Params.load(layout.root / PARAMS).sample
+    generator = Generator(layout.need("vqvae"), layout.need("prior"))
+    rows = []
+    for years in AGES:
+        asked = [{"age": years, "sex": SEX}] * generator.micro_batch
+        known = encode(generator.prior.covariates, asked)
+        codes = generator.draw(settings.seed, 0, choice(settings), rows=known)
+        volumes = generator.decode(codes, number=DRAWS)
+        if settings.residual:
+            volumes = generator.with_residuals(volumes, settings.seed, range(DRAWS))
+        rows.append([strip(volume) for volume in volumes])
+    return montage(rows, [], [f"age {years}" for years in AGES], scale=2.2)
+
+
 def shared(people: Sequence[Mapping[str, str]]) -> str:
     """The covariates that all of these samples were asked for, as `age 85`."""
     names = [name for name in people[0] if name != "participant_id"]
@@ -271,6 +295,7 @@ OF_PROJECT: dict[str, Callable[[Layout | None], bytes]] = {
     "codes": codes,
     "bits": bits,
     "gallery": gallery,
+    "age": age,
 }
 
 

@@ -45,7 +45,7 @@ for _name in STAGES:
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Processes; left out, as many as the machine has cores if there is enough to do.",
+    help="Processes; left out, one a core, at most 8, if there is enough to do.",
 )
 @dry_run
 @prints
