@@ -194,8 +194,8 @@ def gallery(project: Layout | None) -> bytes:
 
 def age(project: Layout | None) -> bytes:
     """Middle slices of four draws, as the project samples, of women of each age."""
+    from vqmri.build.sample import choice
     from vqmri.prior.covariates import encode
-    from vqmri.stages.sample import choice
     from vqmri.training.generator import Generator
 
     layout = _given(project)
@@ -204,7 +204,7 @@ def age(project: Layout | None) -> bytes:
     rows = []
     for years in AGES:
         asked = [{"age": years, "sex": SEX}] * generator.micro_batch
-        known = encode(generator.prior.covariates, asked)
+        known = encode(generator.prior.covariates, asked, extrapolate=True)
         codes = generator.draw(settings.seed, 0, choice(settings), rows=known)
         volumes = generator.decode(codes, number=DRAWS)
         if settings.residual:

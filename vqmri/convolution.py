@@ -35,7 +35,4 @@ def convolution(
     bias: bool = True,
 ) -> nn.Module:
     """A plain convolution with `spatial_dims` axes; no weight of it is ever masked."""
-    module: nn.Module = _KINDS[spatial_dims](
-        in_channels, out_channels, kernel, padding=padding, bias=bias
-    )
-    return module
+    return _KINDS[spatial_dims](in_channels, out_channels, kernel, padding=padding, bias=bias)

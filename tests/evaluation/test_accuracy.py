@@ -14,8 +14,7 @@ from vqmri.evaluation.accuracy import (
     outputs,
     r_squared,
     relative,
-    train_classifier,
-    train_regressor,
+    train_recogniser,
 )
 
 
@@ -39,7 +38,7 @@ def predict(model: Recogniser, volumes: Items, batch_size: int = 128) -> np.ndar
 @pytest.mark.parametrize("space", [(12, 9), (8, 6, 7)])
 def test_learns_an_easy_problem_in_2d_and_3d(space: tuple[int, ...]) -> None:
     volumes, labels = problem(space, 300, seed=0)
-    model = train_classifier(volumes, labels, 3, steps=150, seed=0, batch_size=32)
+    model = train_recogniser(volumes, labels, 3, steps=150, seed=0, batch_size=32)
     unseen, truth = problem(space, 101, seed=1)
     assert not model.training
     assert accuracy(predict(model, unseen, batch_size=32), truth) > 0.95
@@ -51,7 +50,7 @@ def test_equal_seeds_give_equal_weights_and_leave_the_random_state(space: tuple[
     states = []
     for seed in (5, 5, 6):
         before = torch.random.get_rng_state()
-        model = train_classifier(volumes, labels, 3, steps=3, seed=seed, batch_size=8)
+        model = train_recogniser(volumes, labels, 3, steps=3, seed=seed, batch_size=8)
         assert torch.equal(torch.random.get_rng_state(), before)
         torch.rand(1)  # another state outside must not matter
         states.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
@@ -77,7 +76,7 @@ def test_batches_cover_every_item_in_order() -> None:
 def test_labels_of_any_integer_type_and_steps_that_are_told() -> None:
     volumes, labels = problem((6, 6), 5, seed=0)
     told: list[int] = []
-    train_classifier(
+    train_recogniser(
         volumes, labels.astype(np.uint8), 3, steps=4, seed=0, batch_size=8, progress=told.append
     )
     assert told == [1, 1, 1, 1]
@@ -87,7 +86,7 @@ def test_volumes_that_are_not_finite_stop_the_training() -> None:
     volumes, labels = problem((6, 6), 5, seed=0)
     volumes[2] = np.nan
     with pytest.raises(DivergedError, match="recogniser: the loss is nan at step 0"):
-        train_classifier(volumes, labels, 3, steps=2, seed=0, batch_size=8)
+        train_recogniser(volumes, labels, 3, steps=2, seed=0, batch_size=8)
 
 
 def test_accuracy_is_the_share_that_is_right() -> None:
@@ -100,7 +99,7 @@ def test_a_regression_learns_how_bright_a_picture_is() -> None:
     level = random.random(120)
     volumes = np.clip(level[:, None, None, None] + random.normal(0, 0.1, (120, 1, 8, 8)), 0, 1)
     values = (level - 0.5) / 0.29
-    model = train_regressor(volumes[:80], values[:80], steps=80, seed=0, batch_size=16)
+    model = train_recogniser(volumes[:80], values[:80], 0, steps=80, seed=0, batch_size=16)
     said = outputs(model, volumes[80:], batch_size=16)
     assert said.shape == (40, 1)
     assert r_squared(said[:, 0].astype(float), values[80:], values[:80].mean()) > 0.9
@@ -121,8 +120,8 @@ def test_items_may_be_read_when_they_are_asked_for() -> None:
     volumes, labels = problem((6, 6), 5, seed=0)
     lazy = Lazy(volumes)
     assert isinstance(lazy, Items)
-    one = train_classifier(lazy, labels, 3, steps=2, seed=0, batch_size=5)
-    other = train_classifier(volumes, labels, 3, steps=2, seed=0, batch_size=5)
+    one = train_recogniser(lazy, labels, 3, steps=2, seed=0, batch_size=5)
+    other = train_recogniser(volumes, labels, 3, steps=2, seed=0, batch_size=5)
     assert sorted(lazy.asked) == sorted(list(range(5)) * 2)
     np.testing.assert_array_equal(outputs(one, lazy, batch_size=2), outputs(other, volumes))
 

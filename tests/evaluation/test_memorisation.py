@@ -24,9 +24,13 @@ def volumes(count: int, seed: int = 0) -> np.ndarray:
     return (5 + random.normal(size=(count, 2, 4, 3, 2))).astype(np.float32)
 
 
+def whole(items: np.ndarray) -> Callable[[], list[np.ndarray]]:
+    return lambda: [items]
+
+
 def test_correlations_are_numpys_of_every_pair() -> None:
     items, known = volumes(4), volumes(7, seed=1)
-    found = correlations(items, known)
+    found = correlations(whole(items), whole(known))
     for i, item in enumerate(items):
         for k, other in enumerate(known):
             expected = np.corrcoef(item.ravel(), other.ravel())[0, 1]
@@ -36,7 +40,7 @@ def test_correlations_are_numpys_of_every_pair() -> None:
 def test_the_most_alike_is_a_copy_whatever_its_scale_and_no_negative() -> None:
     known = volumes(5)
     items = np.stack([3 * known[4] - 7, known[2], -known[0]])
-    found = correlations(items, known)
+    found = correlations(whole(items), whole(known))
     values, indices = found.max(axis=1), found.argmax(axis=1)
     assert indices[:2].tolist() == [4, 2]
     assert values[:2] == pytest.approx([1, 1], abs=1e-6)
@@ -50,15 +54,13 @@ def test_a_constant_volume_is_like_nothing() -> None:
     known = volumes(3)
     for constant in (0.0, 0.1, 1e4):
         items = np.full((1, 2, 4, 3, 2), constant)
-        assert correlations(items, known).tolist() == [[0, 0, 0]]
-        assert correlations(known, items).tolist() == [[0], [0], [0]]
+        assert correlations(whole(items), whole(known)).tolist() == [[0, 0, 0]]
+        assert correlations(whole(known), whole(items)).tolist() == [[0], [0], [0]]
 
 
-def test_chunks_of_the_caller_and_of_ones_own_change_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_chunks_change_nothing() -> None:
     items, known = volumes(5), volumes(7, seed=1)
-    expected = correlations(items, known)
+    expected = correlations(whole(items), whole(known))
 
     def some() -> Iterator[np.ndarray]:
         yield items[:2]
@@ -70,10 +72,7 @@ def test_chunks_of_the_caller_and_of_ones_own_change_nothing(
         yield known[6:]
 
     assert correlations(some, others) == pytest.approx(expected, abs=1e-6)
-    monkeypatch.setattr(memorisation, "_VALUES_PER_CHUNK", 48 * 3)
-    assert correlations(items, others) == pytest.approx(expected, abs=1e-6)
-    monkeypatch.setattr(memorisation, "_VALUES_PER_CHUNK", 1)
-    assert correlations(items, known) == pytest.approx(expected, abs=1e-6)
+    assert correlations(whole(items), others) == pytest.approx(expected, abs=1e-6)
 
 
 def test_distances_are_those_of_a_double_loop() -> None:

@@ -11,7 +11,7 @@ from tests.conftest import run_stages, tiny_values
 from tests.stages.test_labels import LABELS, write_scans
 from vqmri.codes import CodeStore
 from vqmri.errors import IntegrityError
-from vqmri.evaluation.accuracy import train_classifier
+from vqmri.evaluation.accuracy import train_recogniser
 from vqmri.layout import Layout
 from vqmri.outputs import verify
 from vqmri.params import Params
@@ -88,13 +88,13 @@ def test_a_run_that_was_stopped_trains_no_net_twice_and_all_for_as_long(
         if len(trained) == stop:
             raise KeyboardInterrupt
         trained.append((volumes.shape[0], options["steps"]))
-        return train_classifier(volumes, *arguments, **options)
+        return train_recogniser(volumes, *arguments, **options)
 
-    monkeypatch.setattr(use_net, "train_classifier", counted)
+    monkeypatch.setattr(use_net, "train_recogniser", counted)
     with pytest.raises(KeyboardInterrupt):
         use(params, copy_of_finished)
     assert not any(row["figures"] for row in table(copy_of_finished))  # still the one before
-    monkeypatch.setattr(use_net, "train_classifier", lambda *a, **k: counted(*a, stop=9, **k))
+    monkeypatch.setattr(use_net, "train_recogniser", lambda *a, **k: counted(*a, stop=9, **k))
     use(params, copy_of_finished)
     assert trained == [(16, 2), (6, 2), (22, 2)]  # real, synthetic, both
     manifest = (copy_of_finished.output("use") / "MANIFEST.json").read_bytes()

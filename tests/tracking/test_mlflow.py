@@ -14,7 +14,7 @@ import pytest
 
 from tests.servers import free_port, process, wait_for
 from vqmri.layout import Layout
-from vqmri.tracking.mlflow import _NEEDED, _flat, tracked
+from vqmri.tracking.mlflow import _NEEDED, tracked
 from vqmri.tracking.tracker import NullTracker
 
 LOAD = """
@@ -223,7 +223,3 @@ def test_a_registered_model_asks_for_all_that_its_code_imports() -> None:
     foreign = {m for m in closure if not m.startswith("vqmri")} - sys.stdlib_module_names
     assert "torch" in foreign
     assert foreign <= set(_NEEDED)
-
-
-def test_nested_values_become_dotted_names() -> None:
-    assert _flat({"a": {"b": 1, "c": {"d": [2]}}}) == {"a.b": 1, "a.c.d": [2]}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vqmri.params import TrainPrior
+from vqmri.params import Optimisation, TrainPrior
 
 
 def prior_arguments(
@@ -14,16 +14,8 @@ def prior_arguments(
     covariates: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """What `Prior(**arguments)` takes, as plain JSON."""
-    return {
+    return params.model_dump(exclude={*Optimisation.model_fields, "conditions"}) | {
         "grids": [list(grid) for grid in grids],
         "num_embeddings": list(num_embeddings),
-        "channels": params.channels,
-        "num_layers": params.num_layers,
-        "kernel": params.kernel,
-        "radius": params.radius,
-        "dropout": params.dropout,
-        "num_attention": params.num_attention,
-        "heads": params.heads,
         "covariates": [dict(covariate) for covariate in covariates],
-        "condition_dropout": params.condition_dropout,
     }

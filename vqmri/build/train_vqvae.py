@@ -26,10 +26,5 @@ def vqvae_arguments(
 
 def augmentation_arguments(params: Augment, *, spacing: Sequence[float]) -> dict[str, Any]:
     """What `Augmentation` takes beside device and labels. spacing: mm per axis, () for pictures."""
-    return {
-        "flips": params.flips,
-        "rotation": params.rotation,
-        "scaling": params.scaling,
-        "translation": [params.translation / size for size in spacing or (1.0, 1.0)],
-        "contrast": params.contrast,
-    }
+    translation = [params.translation / size for size in spacing or (1.0, 1.0)]
+    return params.model_dump() | {"translation": translation}

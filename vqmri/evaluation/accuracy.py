@@ -12,7 +12,7 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Num
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -70,9 +70,9 @@ class Recogniser(nn.Module):
         return self.head(self.body(volumes).flatten(start_dim=2).mean(dim=2))
 
 
-def train_classifier(
+def train_recogniser(
     volumes: Items,
-    labels: Integer[np.ndarray, " item"],
+    targets: Num[np.ndarray, " item"],
     num_classes: int,
     *,
     steps: int,
@@ -80,47 +80,23 @@ def train_classifier(
     batch_size: int = 128,
     progress: Progress = lambda steps: None,
 ) -> Recogniser:
-    """A classifier in evaluation mode, trained by cross-entropy; the same protocol for all data.
+    """A recogniser in evaluation mode; the same protocol for all data.
 
-    volumes: intensities in [0, 1]; labels: 0 … num_classes − 1; progress: told of steps done.
+    volumes: intensities in [0, 1]; progress: told of steps done
+    targets: classes 0 … num_classes − 1, learnt by cross-entropy; with num_classes 0 standardised
+        values, by squared error
     Equal arguments give equal weights on the CPU, and the caller's random state is left alone.
     DivergedError when the loss is not a finite number.
     """
-    target = torch.from_numpy(labels.astype(np.int64))
-    return _train(volumes, target, num_classes, functional.cross_entropy,
-                  steps=steps, seed=seed, batch_size=batch_size, progress=progress)  # fmt: skip
-
-
-def train_regressor(
-    volumes: Items,
-    values: Float[np.ndarray, " item"],
-    *,
-    steps: int,
-    seed: int,
-    batch_size: int = 128,
-    progress: Progress = lambda steps: None,
-) -> Recogniser:
-    """The same net with one output, trained by squared error on standardised values."""
-    target = torch.from_numpy(values.astype(np.float32)).unsqueeze(1)
-    return _train(volumes, target, 1, functional.mse_loss,
-                  steps=steps, seed=seed, batch_size=batch_size, progress=progress)  # fmt: skip
-
-
-def _train(
-    volumes: Items,
-    target: Tensor,
-    num_outputs: int,
-    criterion: Callable[[Tensor, Tensor], Tensor],
-    *,
-    steps: int,
-    seed: int,
-    batch_size: int,
-    progress: Progress,
-) -> Recogniser:
     device = choose_device()
+    values = torch.from_numpy(targets)
+    target = values.long() if num_classes else values.float().unsqueeze(1)
+    criterion: Callable[..., Tensor] = (
+        functional.cross_entropy if num_classes else functional.mse_loss
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Recogniser(len(volumes.shape) - 2, volumes.shape[1], num_outputs).to(device)
+        model = Recogniser(len(volumes.shape) - 2, volumes.shape[1], num_classes or 1).to(device)
 
     def loss(step: int, chosen: list[int]) -> Tensor:
         with mixed_precision(device):

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 from scipy.spatial.distance import cdist
 
-_VALUES_PER_CHUNK = 2**24
 _ITEMS_PER_CHUNK = 64
 _KNOWN_PER_CHUNK = 4096
 
@@ -39,26 +38,17 @@ class Share(NamedTuple):
     chance_high: float
 
 
-def correlations(
-    items: Items | ItemChunks, known: Known | KnownChunks
-) -> Float[np.ndarray, "item known"]:
+def correlations(items: ItemChunks, known: KnownChunks) -> Float[np.ndarray, "item known"]:
     """Pearson's r over all voxels and channels of every pair; 0 where a volume is constant.
 
     −1 to 1; 1: a copy. High values alone are no finding, as aligned scans are alike: compare with
     those of held-out scans and the same known ones. ValueError without an item or a known one.
     """
     rows = [
-        np.concatenate([one @ other.T for other in map(_unit, _chunks(known))], axis=1)
-        for one in map(_unit, _chunks(items))
+        np.concatenate([one @ other.T for other in map(_unit, known())], axis=1)
+        for one in map(_unit, items())
     ]
     return np.concatenate(rows).clip(-1, 1)
-
-
-def _chunks(volumes: np.ndarray | Callable[[], Iterable[np.ndarray]]) -> Iterable[np.ndarray]:
-    if callable(volumes):
-        return volumes()
-    size = max(1, _VALUES_PER_CHUNK // int(np.prod(volumes.shape[1:])))
-    return (volumes[start : start + size] for start in range(0, len(volumes), size))
 
 
 def _unit(volumes: Float[np.ndarray, "item ..."]) -> Float[np.ndarray, "item value"]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from vqmri.outputs.manifest import sha256_of
@@ -63,20 +62,14 @@ class FileDigests:
 
     def _ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
         try:
-            found: tuple[Any, ...] | None = self._database.execute(statement, values).fetchone()
+            return self._database.execute(statement, values).fetchone()
         except sqlite3.Error:  # damaged, or in another process's hands for too long
             return None
-        return found
 
     def __enter__(self) -> "FileDigests":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._database.close()
 
 

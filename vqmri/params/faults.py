@@ -1,6 +1,7 @@
 """What is wrong with a params.yaml, in words."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from inspect import isclass
 from typing import Any, get_args
@@ -15,17 +16,18 @@ _LONGEST = 200  # characters of a value in a message
 
 def across_sections(values: Any) -> list[str]:
     """What spans two sections; looked for in the raw values, so that no other fault hides it."""
-    faults = _shape_faults(values) + _patch_faults(values) + _flip_faults(values)
-    return faults + _covariate_faults(values) + _suffix_faults(values)
+    faults: list[str] = []
+    for look in (_shape_faults, _patch_faults, _flip_faults, _covariate_faults, _suffix_faults):
+        # of what cannot be looked at the schema says what is wrong
+        with suppress(AttributeError, KeyError, OverflowError, TypeError, ValueError):
+            faults += look(values)
+    return faults
 
 
 def _shape_faults(values: Any) -> list[str]:
     """A shape that the levels do not divide."""
-    try:
-        shape = [int(n) for n in values["ingest"]["shape"]]
-        top = max(int(level["downsampling"]) for level in values["train_vqvae"]["levels"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return []  # the schema says what is wrong with these
+    shape = [int(n) for n in values["ingest"]["shape"]]
+    top = max(int(level["downsampling"]) for level in values["train_vqvae"]["levels"])
     if top < 1 or not any(n % top for n in shape):
         return []
     return [
@@ -36,12 +38,9 @@ def _shape_faults(values: Any) -> list[str]:
 
 def _patch_faults(values: Any) -> list[str]:
     """Pieces to train on that are no pieces of a volume."""
-    try:
-        shape = [int(n) for n in values["ingest"]["shape"]]
-        patch = [int(n) for n in values["train_vqvae"].get("patch") or []]
-        top = max(int(level["downsampling"]) for level in values["train_vqvae"]["levels"])
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-        return []
+    shape = [int(n) for n in values["ingest"]["shape"]]
+    patch = [int(n) for n in values["train_vqvae"].get("patch") or []]
+    top = max(int(level["downsampling"]) for level in values["train_vqvae"]["levels"])
     if not patch or top < 1:
         return []
     if len(patch) == len(shape) and all(
@@ -58,11 +57,8 @@ def _patch_faults(values: Any) -> list[str]:
 
 def _flip_faults(values: Any) -> list[str]:
     """Axes to mirror that the volumes do not have."""
-    try:
-        dims = len(values["ingest"]["shape"])
-        flips = [int(axis) for axis in (values["train_vqvae"].get("augment") or {})["flips"]]
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-        return []
+    dims = len(values["ingest"]["shape"])
+    flips = [int(axis) for axis in (values["train_vqvae"].get("augment") or {})["flips"]]
     if all(axis < dims for axis in flips):
         return []
     return [f"train_vqvae.augment.flips = {flips}: axes 0 to {dims - 1} can be mirrored"]
@@ -70,22 +66,19 @@ def _flip_faults(values: Any) -> list[str]:
 
 def _covariate_faults(values: Any) -> list[str]:
     """Conditions that the source does not know, and uses of covariates that are no conditions."""
-    try:
-        source = values["ingest"].get("source", {"kind": "auto"})
-        prior = values["train_prior"]
-        conditions = list(prior.get("conditions", []))
-        known = {
-            "auto": [],
-            "phantom": ["age", "sex"],
-            "nifti": list(source.get("covariates", [])),
-            "bids": list(source.get("covariates", [])),
-            "dicom": list(source.get("covariates", [])),
-            "idx": [source.get("covariate")],
-            "images": [source.get("covariate")],
-        }[source["kind"]]
-        asked = list(values["sample"].get("covariates", {}))
-    except (KeyError, TypeError, AttributeError):
-        return []  # the schema says what is wrong with these
+    source = values["ingest"].get("source", {"kind": "auto"})
+    prior = values["train_prior"]
+    conditions = list(prior.get("conditions", []))
+    known = {
+        "auto": [],
+        "phantom": ["age", "sex"],
+        "nifti": list(source.get("covariates", [])),
+        "bids": list(source.get("covariates", [])),
+        "dicom": list(source.get("covariates", [])),
+        "idx": [source.get("covariate")],
+        "images": [source.get("covariate")],
+    }[source["kind"]]
+    asked = list(values["sample"].get("covariates", {}))
     return [
         f"train_prior.conditions: {name!r} is no covariate of ingest.source, which has {known}"
         for name in conditions
@@ -99,11 +92,8 @@ def _covariate_faults(values: Any) -> list[str]:
 
 def _suffix_faults(values: Any) -> list[str]:
     """A suffix of the first channel that another channel of the samples has."""
-    try:
-        source, suffix = values["ingest"]["source"], values["sample"].get("suffix", "T1w")
-        taken = [*source.get("modalities", {}), *(["dseg"] if source.get("label_values") else [])]
-    except (KeyError, TypeError, AttributeError):
-        return []
+    source, suffix = values["ingest"]["source"], values["sample"].get("suffix", "T1w")
+    taken = [*source.get("modalities", {}), *(["dseg"] if source.get("label_values") else [])]
     if suffix not in taken:
         return []
     return [f"sample.suffix = {suffix!r}: another channel of ingest.source has that name"]

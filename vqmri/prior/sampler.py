@@ -8,7 +8,6 @@ the same codes from the same noise.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -108,17 +107,12 @@ def one_by_one(task: Task) -> Int[Tensor, "sample *grid"]:
             planes = position[0] + 1  # later planes cannot matter: the net is causal
             known = None if task.condition is None else task.condition[:, :, :planes]
             logits = task.net(codes[:, :planes].repeat_interleave(task.ways, 0), known)
-            found = logits[_of_all(position)].unflatten(0, (-1, task.ways))
+            found = logits[:, :, *position].unflatten(0, (-1, task.ways))
             codes[(slice(None), *position)] = choose_all(
                 found.movedim(1, 0), noise[(slice(None), *position[-2:])], task.choice
             )
         task.progress(1)
     return codes
-
-
-def _of_all(position: tuple[int, ...]) -> tuple[Any, ...]:
-    """Index of a position in (batch, feature, *grid), for all items and features."""
-    return (slice(None), slice(None), *position)
 
 
 def jacobi(task: Task) -> Int[Tensor, "sample *grid"]:

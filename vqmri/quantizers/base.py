@@ -7,6 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vqmri.quantizers.clusters import Initialisation, starting_rule
 from vqmri.quantizers.nearest import squared_distances
 from vqmri.shapes import Codebook, Codes, Latents, Scalar
 
@@ -31,12 +32,23 @@ class Quantizer(nn.Module, ABC):
     map_sizes: how many values each map of codes has; 0 for real numbers
     map_names: a suffix for each map's name
     embedding_dim: length of a codebook vector, and channels of the latents
+    commitment_cost: weight of the term that pulls the latents to their codes
+    initialisation: how the first training batch makes the codebook
     """
 
-    map_sizes: tuple[int, ...]
-    map_names: tuple[str, ...]
-    num_embeddings: int
-    embedding_dim: int
+    def __init__(
+        self,
+        map_sizes: tuple[int, ...],
+        map_names: tuple[str, ...],
+        embedding_dim: int,
+        commitment_cost: float,
+        initialisation: Initialisation,
+    ) -> None:
+        super().__init__()
+        self.map_sizes, self.map_names = map_sizes, map_names
+        self.num_embeddings, self.embedding_dim = map_sizes[-1], embedding_dim
+        self.commitment_cost = commitment_cost
+        self.start = starting_rule(initialisation)
 
     @property
     @abstractmethod
@@ -47,9 +59,10 @@ class Quantizer(nn.Module, ABC):
     def forward(self, latents: Latents) -> Quantized:
         """Quantize each position over the channel axis. In evaluation mode nothing is learned."""
 
-    @abstractmethod
     def decode(self, codes: Sequence[Tensor]) -> Latents:
         """Latents of all maps of codes: each (batch, *grid), to (batch, embedding_dim, *grid)."""
+        (indices,) = codes
+        return look_up(self.codebook, indices)
 
     def distances(self, latents: Latents) -> Float[Tensor, "batch num_embeddings *grid"]:
         """‖z_e − e‖² of each position to each code, in float32 and without a gradient."""

@@ -1,6 +1,5 @@
 """The codebook that gradient descent moves."""
 
-from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -12,11 +11,10 @@ from vqmri.quantizers.base import (
     Quantizer,
     as_grid,
     as_tokens,
-    look_up,
     pull,
     straight_through,
 )
-from vqmri.quantizers.clusters import Initialisation, dead_codes, draw, starting_rule
+from vqmri.quantizers.clusters import Initialisation, dead_codes, draw
 from vqmri.quantizers.distributed import chosen_by_rank_0, sum_over_ranks
 from vqmri.quantizers.nearest import nearest
 from vqmri.quantizers.parts import MovedByData
@@ -53,13 +51,7 @@ class CodebookLossQuantizer(MovedByData, Quantizer):
         commitment_cost: float,
         initialisation: Initialisation,
     ) -> None:
-        super().__init__()
-        self.map_sizes = (num_embeddings,)
-        self.map_names = ("",)
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.commitment_cost = commitment_cost
-        self.start = starting_rule(initialisation)
+        super().__init__((num_embeddings,), ("",), embedding_dim, commitment_cost, initialisation)
         self.vectors = nn.Parameter(torch.zeros(num_embeddings, embedding_dim))
         self.register_buffer("mean_count", torch.zeros(num_embeddings))
         self.register_buffer("initialised", torch.tensor(False))
@@ -81,10 +73,6 @@ class CodebookLossQuantizer(MovedByData, Quantizer):
             quantized = self.decode([grid_codes])
             loss = pull(quantized, latents) + self.commitment_cost * pull(latents, quantized)
             return Quantized(straight_through(latents, quantized), [grid_codes], loss)
-
-    def decode(self, codes: Sequence[Tensor]) -> Latents:
-        (indices,) = codes
-        return look_up(self.codebook, indices)
 
     @torch.no_grad()
     def _choose_vectors(self, tokens: Float[Tensor, "tokens dim"]) -> None:

@@ -1,6 +1,5 @@
 """The codebook that follows an exponential moving average of the encoder's outputs."""
 
-from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -11,11 +10,10 @@ from vqmri.quantizers.base import (
     Quantizer,
     as_grid,
     as_tokens,
-    look_up,
     pull,
     straight_through,
 )
-from vqmri.quantizers.clusters import Initialisation, starting_rule
+from vqmri.quantizers.clusters import Initialisation
 from vqmri.quantizers.ema_codebook import EMACodebook
 from vqmri.quantizers.nearest import nearest
 from vqmri.shapes import Latents
@@ -42,13 +40,7 @@ class EMAQuantizer(Quantizer):
         commitment_cost: float,
         initialisation: Initialisation,
     ) -> None:
-        super().__init__()
-        self.map_sizes = (num_embeddings,)
-        self.map_names = ("",)
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.commitment_cost = commitment_cost
-        self.start = starting_rule(initialisation)
+        super().__init__((num_embeddings,), ("",), embedding_dim, commitment_cost, initialisation)
         self.ema = EMACodebook(num_embeddings, embedding_dim, decay=decay)
 
     @property
@@ -68,7 +60,3 @@ class EMAQuantizer(Quantizer):
                 self.ema.update(tokens, codes)
             loss = self.commitment_cost * pull(latents, quantized)
             return Quantized(straight_through(latents, quantized), [grid_codes], loss)
-
-    def decode(self, codes: Sequence[Tensor]) -> Latents:
-        (indices,) = codes
-        return look_up(self.codebook, indices)

@@ -17,7 +17,7 @@ from vqmri.quantizers.base import (
     pull,
     straight_through,
 )
-from vqmri.quantizers.clusters import Initialisation, quantiles, starting_rule
+from vqmri.quantizers.clusters import Initialisation, quantiles
 from vqmri.quantizers.ema_codebook import EMACodebook
 from vqmri.quantizers.nearest import nearest
 from vqmri.shapes import Latents
@@ -59,16 +59,11 @@ class ProjectedQuantizer(Quantizer):
         num_gains: int | None,
         initialisation: Initialisation,
     ) -> None:
-        super().__init__()
         if num_gains is not None and num_gains < 1:
             raise ValueError(f"num_gains is {num_gains}; allowed: at least 1, or None for real")
-        self.map_sizes = (num_gains or 0, num_embeddings)
-        self.map_names = ("_gain", "")
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.commitment_cost = commitment_cost
+        sizes, names = (num_gains or 0, num_embeddings), ("_gain", "")
+        super().__init__(sizes, names, embedding_dim, commitment_cost, initialisation)
         self.projection_cost = projection_cost
-        self.start = starting_rule(initialisation)
         self.ema = EMACodebook(num_embeddings, embedding_dim, decay=decay)
         self.gain_ema = None if num_gains is None else EMACodebook(num_gains, 1, decay=decay)
 

@@ -47,5 +47,5 @@ def _field(channel: Float[np.ndarray, "x y z"], scan: Volume) -> Float[np.ndarra
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetMaximumNumberOfIterations(ITERATIONS)
     n4.Execute(small, inside)
-    found: np.ndarray = np.exp(sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T)
-    return found.astype(np.float32)
+    logarithm = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
+    return np.exp(logarithm).astype(np.float32)

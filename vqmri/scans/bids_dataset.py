@@ -70,14 +70,7 @@ def find(
     names = _chosen(names, "session", sessions)
     names = _chosen(names, "acquisition", acquisitions)
     values = _Values(raw, names, covariates)
-    return [
-        Candidate(
-            source=name.source,
-            subject=name.subject,
-            covariates=values.of(name),
-        )
-        for name in names
-    ]
+    return [Candidate(name.source, name.subject, covariates=values.of(name)) for name in names]
 
 
 def tables(raw: Path, candidates: Iterable[Candidate]) -> list[str]:
@@ -172,15 +165,9 @@ class _Values:
         """Those of one image."""
         person = self._people.get(name.subject, {})
         session = self._sessions.get(name.subject, {}).get(name.session, {})
-        return {
-            covariate: value(
-                (session if self._is_of_session(name, covariate) else person).get(covariate, "")
-            )
-            for covariate in self._covariates
-        }
-
-    def _is_of_session(self, name: Name, covariate: str) -> bool:
-        return bool(name.session) and covariate in self._session_columns[name.subject]
+        own = self._session_columns.get(name.subject, ()) if name.session else ()
+        rows = {column: session if column in own else person for column in self._covariates}
+        return {column: value(row.get(column, "")) for column, row in rows.items()}
 
 
 def _check_zeros(raw: Path, subjects: Sequence[str], people: Collection[str]) -> None:

@@ -138,16 +138,12 @@ def _covering(extents: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
 def _along_ras(record: Record) -> tuple[list[float], list[float]]:
     affine = np.array(record.affine)
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    axes = [axis for axis, _ in sorted(enumerate(_nearest_axes(affine)), key=lambda pair: pair[1])]
+    nearest = ["LPSRAI".index(letter) % 3 for letter in orientation(affine)]
+    axes = sorted(range(3), key=lambda axis: nearest[axis])
     return (
         [_rounded(sizes[axis], 4) for axis in axes],
         [_rounded(sizes[axis] * record.shape[axis]) for axis in axes],
     )
-
-
-def _nearest_axes(affine: Float[np.ndarray, "4 4"]) -> tuple[int, ...]:
-    """Of each axis of an array, the axis of RAS that it is nearest to."""
-    return tuple("LPSRAI".index(letter) % 3 for letter in orientation(affine))
 
 
 def orientation(affine: Float[np.ndarray, "4 4"]) -> str:

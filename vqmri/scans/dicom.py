@@ -19,7 +19,7 @@ from typing import Any
 from pydicom.uid import UID
 
 from vqmri.errors import InputError
-from vqmri.scans import dicom_conversion, nifti
+from vqmri.scans import dicom_conversion, kinds, nifti
 from vqmri.scans.check import MAX_VOXELS, Refused
 from vqmri.scans.dicom_image import (
     DAMAGE,
@@ -144,7 +144,9 @@ def _group(raw: Path, description: str | None) -> tuple[list[str], list[list[_He
     """Names of damaged files, and the headers of each series that is asked for."""
     damaged: list[str] = []
     series: dict[tuple[str, ...], list[_Header]] = {}
-    for name in _files(raw):
+    # a link would only show its file twice
+    paths = (path for path in kinds.files(raw) if path.is_file() and not path.is_symlink())
+    for name in sorted(path.relative_to(raw).as_posix() for path in paths):
         header = _header(raw, name)
         if isinstance(header, _Header):
             if description is None or fnmatch.fnmatchcase(header.description, description.lower()):
@@ -152,18 +154,6 @@ def _group(raw: Path, description: str | None) -> tuple[list[str], list[list[_He
         elif header == "damaged":
             damaged.append(name)
     return damaged, list(series.values())
-
-
-def _files(raw: Path) -> list[str]:
-    """All files below `raw`, sorted, but hidden ones; a link to one would only show it twice."""
-    found = []
-    for folder, folders, names in os.walk(raw):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(folder, name) for name in names if not name.startswith("."))
-        found += [
-            p.relative_to(raw).as_posix() for p in paths if p.is_file() and not p.is_symlink()
-        ]
-    return sorted(found)
 
 
 def _header(raw: Path, name: str) -> _Header | str:

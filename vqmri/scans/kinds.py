@@ -99,7 +99,7 @@ def _is_bids(raw: Path) -> bool:
 def _count(raw: Path) -> tuple[int, int, bool]:
     """Numbers of images by name and of DICOM files, and whether all files were counted."""
     nifti = dicom = 0
-    for path in _files(raw):
+    for path in files(raw):
         # a DICOM file may have any name, so its beginning counts first
         if _is_dicom(path):
             dicom += 1
@@ -110,7 +110,7 @@ def _count(raw: Path) -> tuple[int, int, bool]:
     return nifti, dicom, True
 
 
-def _files(raw: Path) -> Iterator[Path]:
+def files(raw: Path) -> Iterator[Path]:
     """All that is below `raw` and no folder, in the order of names, without what is hidden."""
     for folder, folders, names in os.walk(raw):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

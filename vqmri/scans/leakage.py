@@ -134,8 +134,7 @@ def _overlap(voxels: np.ndarray, centre: float, number: int, width: float) -> np
 
 def _blur(number: int) -> np.ndarray:
     distance = np.subtract.outer(np.arange(number), np.arange(number))
-    weights: np.ndarray = np.exp(-0.5 * (distance / _BLUR) ** 2)
-    return weights
+    return np.exp(-0.5 * (distance / _BLUR) ** 2)
 
 
 def _along(array: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The way back: a normalised volume onto the grid of its scan."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -22,7 +21,7 @@ def restore(
     removed bias field, face or skull does not come back.
     """
     assert volume.affine is not None
-    scale = step(steps, "scale")
+    scale = next(one for one in steps if one["step"] == "scale")
     back = np.linalg.solve(volume.affine, affine)
     cover = _where(np.ones(volume.data.shape[1:], np.float32), back, shape, 0, "constant") > 0
     data = []
@@ -36,21 +35,12 @@ def restore(
     return Volume(np.stack(data), np.asarray(affine, dtype=np.float64), label)
 
 
-def step(steps: Steps, name: str) -> dict[str, Any]:
-    """The record of one step; KeyError when it was not taken."""
-    for one in steps:
-        if one["step"] == name:
-            return one
-    raise KeyError(name)
-
-
 def _where(
     data: np.ndarray, back: np.ndarray, shape: Sequence[int], order: int, mode: str
 ) -> np.ndarray:
     """`back`: voxel of the scan to voxel of the volume, 4×4."""
-    found: np.ndarray = ndimage.affine_transform(
+    return ndimage.affine_transform(
         data, back[:3, :3], back[:3, 3], output_shape=tuple(shape), order=order,
         # half a voxel of the border belongs to the volume too
         mode="grid-constant" if mode == "constant" else mode, cval=0.0,
     )  # fmt: skip
-    return found

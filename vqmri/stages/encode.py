@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from vqmri.build.encode import Variation, variation_arguments, variations
+from vqmri.build.encode import variation_arguments, variations
 from vqmri.codes import CodeMap, CodeWriter, code_maps
 from vqmri.errors import IntegrityError
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, Work, need_space, publishing, replace_file
+from vqmri.outputs import Identity, Work, digest, need_space, publishing, replace_file
 from vqmri.outputs.arrays import npy
-from vqmri.outputs.manifest import digest
 from vqmri.params import Encode, Params
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.split import TRAIN, rows_of
@@ -200,12 +199,6 @@ def _read(store: VolumeStore, shard: Shard) -> np.ndarray:
         **variation_arguments(settings, spacing=store.spacing),
     )
     seeds = [item_seed(shard.seed, _OF_VARIATIONS, number) for number in numbers]
-    found = vary(_mirrored(volumes[len(plain) :], varied), seeds)
+    pairs = zip(volumes[len(plain) :], varied, strict=True)
+    found = vary(torch.stack([v.flip(1) if how.mirrored else v for v, how in pairs]), seeds)
     return torch.cat([volumes[: len(plain)], found]).numpy()
-
-
-def _mirrored(volumes: torch.Tensor, varied: Sequence[Variation]) -> torch.Tensor:
-    """The volumes, those to be mirrored from left to right."""
-    return torch.stack(
-        [v.flip(1) if how.mirrored else v for v, how in zip(volumes, varied, strict=True)]
-    )

@@ -12,8 +12,7 @@ import numpy as np
 from vqmri.evaluation.gates import Gate, check
 from vqmri.evaluation.report.cards import datasheet, model_card
 from vqmri.layout import MADE_BY, Layout
-from vqmri.outputs import Identity, Manifest, publishing, replace_file
-from vqmri.outputs.manifest import digest
+from vqmri.outputs import Identity, Manifest, digest, publishing, replace_file
 from vqmri.outputs.rehearsal import begins
 from vqmri.params import Evaluate, Params
 from vqmri.protocols import Map, Metrics, Tracker
@@ -120,8 +119,7 @@ def _shown(settings: Evaluate, opened: Opened, reconstructions: np.ndarray, foun
 
 def _history(folder: Path) -> list[dict[str, float]]:
     Manifest.read(folder).check(folder, [HISTORY])
-    history: list[dict[str, float]] = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
-    return history
+    return json.loads((folder / HISTORY).read_text(encoding="utf-8"))
 
 
 def _csv(history: list[dict[str, Any]]) -> bytes:

@@ -112,8 +112,7 @@ def _unchanged(data: Layout, identity: Identity) -> Metrics | None:
     with (folder / REJECTIONS).open(newline="", encoding="utf-8") as file:
         if any(row["code"] in PASSING for row in csv.DictReader(file, delimiter="\t")):
             return None
-    metrics: Metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    return metrics
+    return json.loads((folder / METRICS).read_text(encoding="utf-8"))
 
 
 def _shards(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vqmri.build.ingest import Normaliser, Preparer, Reader, normaliser, preparer, reader
+from vqmri.build.ingest import normaliser, preparer, reader
 from vqmri.errors import IntegrityError
 from vqmri.params import Ingest
 from vqmri.scans import outcomes
@@ -86,8 +86,12 @@ class _Worker:
     """Takes a volume over or makes it."""
 
     def __init__(self, shard: Shard) -> None:
-        self._settings = Ingest.model_validate(shard.params)
+        settings = Ingest.model_validate(shard.params)
+        root, scratch = Path(shard.root), Path(shard.scratch)
         self._shard = shard
+        self._read = reader(settings, shard.seed, root, scratch)
+        self._prepare = preparer(settings, root, scratch)
+        self._normalise = normaliser(settings)
 
     def outcome(self, candidate: Candidate, index: int, its_key: str) -> tuple[np.ndarray, Outcome]:
         """The voxels, channels first, and what came of the scan; raises Refused."""
@@ -100,58 +104,39 @@ class _Worker:
 
     def _taken(self, candidate: Candidate, index: int, its_key: str) -> tuple[np.ndarray, Outcome]:
         volume, record, seen = self._earlier.take(self._shard.known[its_key])
-        return volume, Outcome(its_key, _labelled(record, candidate, index), seen)
+        return volume, Outcome(its_key, replace(record, **_known(candidate, index)), seen)
 
     def _made(self, candidate: Candidate, index: int, its_key: str) -> tuple[np.ndarray, Outcome]:
         scan, digest = self._read(candidate)
         prepared, steps = self._prepare(scan)
         done = self._normalise(prepared)
         record = Record(
-            index=index,
-            subject="",
-            source="",
             sha256=digest,
             shape=list(scan.data.shape[1:]),
             affine=_rows(scan.affine),
             normalised_affine=_rows(done.volume.affine),
             field_of_view=[list(pair) for pair in done.box],
             steps=steps + done.steps,
-            covariates={},
-            label=None,
-            split="",
+            **_known(candidate, index),
         )
         seen = look(candidate.name, scan, done.volume, done.box)
-        return done.volume.channels, Outcome(its_key, _labelled(record, candidate, index), seen)
-
-    @cached_property
-    def _read(self) -> Reader:
-        shard = self._shard
-        return reader(self._settings, shard.seed, Path(shard.root), Path(shard.scratch))
-
-    @cached_property
-    def _prepare(self) -> Preparer:
-        return preparer(self._settings, Path(self._shard.root), Path(self._shard.scratch))
-
-    @cached_property
-    def _normalise(self) -> Normaliser:
-        return normaliser(self._settings)
+        return done.volume.channels, Outcome(its_key, record, seen)
 
     @cached_property
     def _earlier(self) -> Earlier:
         return earlier(Path(self._shard.earlier))
 
 
-def _labelled(record: Record, candidate: Candidate, index: int) -> Record:
-    """The record with what is known of the scan without reading it."""
-    return replace(
-        record,
-        index=index,
-        subject=candidate.subject,
-        source=candidate.name,
-        covariates=candidate.covariates,
-        label=None if candidate.alias else candidate.label,
-        split=candidate.split,
-    )
+def _known(candidate: Candidate, index: int) -> dict[str, Any]:
+    """The part of a record that is known of a scan without reading it."""
+    return {
+        "index": index,
+        "subject": candidate.subject,
+        "source": candidate.name,
+        "covariates": candidate.covariates,
+        "label": None if candidate.alias else candidate.label,
+        "split": candidate.split,
+    }
 
 
 def _rows(affine: np.ndarray | None) -> list[list[float]]:

@@ -11,8 +11,7 @@ from typing import Any
 from vqmri.build.ingest import normaliser, preparer
 from vqmri.errors import InputError, ParamsError
 from vqmri.layout import Layout
-from vqmri.outputs import Manifest
-from vqmri.outputs.manifest import digest
+from vqmri.outputs import Manifest, digest
 from vqmri.params import Ingest
 from vqmri.scans import nifti
 from vqmri.scans.check import REFUSALS, Refused

@@ -199,8 +199,7 @@ def as_values(planned: Planned) -> dict[str, Any]:
 def _dataset(data: Layout) -> Mapping[str, Any]:
     """{} where there is none, as with pictures."""
     path = data.need("volumes") / DATASET
-    found: Mapping[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
-    return found
+    return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
 def _arguments(params: Params, store: VolumeStore) -> dict[str, Any]:

@@ -149,13 +149,6 @@ def _membership(found: Membership, whose: str, suffix: str) -> tuple[Metrics, li
     return metrics, [finding]
 
 
-@dataclass(frozen=True)
-class _Near:
-    metrics: Metrics
-    findings: list[Finding]
-    nearest: list[tuple[int, float]]
-
-
 def _near(
     opened: Opened,
     samples: Chunks,
@@ -164,7 +157,7 @@ def _near(
     seed: int,
     suffix: str = "",
     whose: str = "samples",
-) -> _Near:
+) -> Privacy:
     """Nearest neighbours by correlation, and in the features of a net with random weights.
 
     Scans and samples are read a chunk at a time.
@@ -204,7 +197,7 @@ def _near(
     findings = [_copies(whose, best, of_held), *_shares(whose, shares, wholes)]
     rows = r[0].argmax(axis=1)
     nearest = [(train.rows[i], float(value)) for i, value in zip(rows, best, strict=True)]
-    return _Near(metrics, findings, nearest)
+    return Privacy(metrics, findings, nearest)
 
 
 def _copies(

@@ -9,8 +9,7 @@ from typing import Any
 from vqmri.errors import InputError, IntegrityError, ParamsError
 from vqmri.evaluation.gates import Gate, GateError, check, is_worse, with_intervals
 from vqmri.layout import Layout
-from vqmri.outputs import Manifest
-from vqmri.outputs.manifest import digest
+from vqmri.outputs import Manifest, digest
 from vqmri.outputs.rehearsal import rehearsed
 from vqmri.stages.train_prior import REGISTERED as GENERATOR
 from vqmri.stages.train_vqvae import REGISTERED as VQVAE
@@ -122,8 +121,7 @@ def _reported(data: Layout) -> tuple[dict[str, float], str]:
                 f"{folder} is of another model ({inputs[name][:16]}) than {data.output(name)} "
                 f"({now[:16]}). Run `vqmri evaluate`."
             )
-    metrics: dict[str, float] = json.loads((folder / _METRICS).read_text(encoding="utf-8"))
-    return metrics, inputs["volumes"]
+    return json.loads((folder / _METRICS).read_text(encoding="utf-8")), inputs["volumes"]
 
 
 def _registered(name: str, folders: Mapping[str, Path]) -> int:

@@ -60,7 +60,8 @@ def sample(
     replaced.
     """
     if out is not None:
-        _is_not_the_projects(out, data, params.ingest.raw)
+        if data.is_own(out, params.ingest.raw) or data.data.resolve().is_relative_to(out.resolve()):
+            raise ParamsError(f"--out {out}: that folder is the project's own. Name another.")
         may_replace(out)
     target = out or data.output("samples")
     return publish_samples(params.sample, data.need("vqvae"), data.need("prior"), target, each)
@@ -132,11 +133,6 @@ def _channels(about: Mapping[str, Any]) -> list[Channel]:
     return [Channel(c["name"], tuple(c["label_values"])) for c in about["channels"]]
 
 
-def _is_not_the_projects(out: Path, data: Layout, raw: str) -> None:
-    if data.is_own(out, raw) or data.data.resolve().is_relative_to(out.resolve()):
-        raise ParamsError(f"--out {out}: that folder is the project's own. Name another.")
-
-
 def may_replace(out: Path) -> None:
     """ParamsError for a folder that holds anything but samples."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
@@ -158,15 +154,10 @@ def covariates_of(settings: Sample, number: int) -> dict[str, Any]:
 
 def sample_batch(batch: Batch) -> int:
     """Draw, decode and write one micro-batch, unless a killed run already did; how many it has."""
-    marker = _marker(Path(batch.state), batch.number)
+    marker = Path(batch.state) / f"batch-{batch.number:05d}.npy"  # of pictures it holds them
     if not marker.is_file():
         replace_file(marker, _draw(batch))
     return len(batch.numbers)
-
-
-def _marker(state: Path, batch: int) -> Path:
-    """The file that says that a batch is done; of pictures it holds them."""
-    return state / f"batch-{batch:05d}.npy"
 
 
 def _draw(batch: Batch) -> bytes:

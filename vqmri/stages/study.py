@@ -20,9 +20,8 @@ from vqmri.evaluation.structure import (
     unique_items,
 )
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, publishing, replace_file
+from vqmri.outputs import Identity, digest, publishing, replace_file
 from vqmri.outputs.arrays import npz, read_npz
-from vqmri.outputs.manifest import digest
 from vqmri.outputs.rehearsal import begins
 from vqmri.params import Params, Study
 from vqmri.prior.choice import Choice

@@ -16,8 +16,7 @@ from vqmri.codes import CodeStore, code_tensors
 from vqmri.errors import IntegrityError
 from vqmri.evaluation.likelihood import held_out_likelihood, masks_in_view
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, need_space, replace_file
-from vqmri.outputs.manifest import digest
+from vqmri.outputs import Identity, digest, need_space, replace_file
 from vqmri.params import Params
 from vqmri.prior import Prior, nats_per_code
 from vqmri.prior.covariates import Covariate, fit_covariates, known_rows, to_json

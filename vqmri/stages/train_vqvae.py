@@ -15,8 +15,7 @@ from vqmri.build.train_vqvae import augmentation_arguments, vqvae_arguments
 from vqmri.build.training import deciding, training_plan
 from vqmri.evaluation.codebook import Usage
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, need_space, replace_file
-from vqmri.outputs.manifest import digest
+from vqmri.outputs import Identity, digest, need_space, replace_file
 from vqmri.params import Params, TrainVQVAE
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.split import TRAIN

@@ -16,9 +16,8 @@ import torch
 
 from vqmri.codes import CodeStore
 from vqmri.layout import Layout
-from vqmri.outputs import Identity, publishing, replace_file
+from vqmri.outputs import Identity, digest, publishing, replace_file
 from vqmri.outputs.arrays import read_npz
-from vqmri.outputs.manifest import digest
 from vqmri.outputs.rehearsal import begins
 from vqmri.params import Params, Use
 from vqmri.prior.covariates import Categorical, Continuous, Covariate, to_json

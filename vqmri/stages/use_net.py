@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from vqmri.codes import CodeStore
-from vqmri.evaluation.accuracy import outputs, train_classifier, train_regressor
+from vqmri.evaluation.accuracy import outputs, train_recogniser
 from vqmri.evaluation.segmentation import dice_of_labels, segment, train_segmenter
 from vqmri.outputs import replace_file
 from vqmri.outputs.arrays import npz
@@ -166,15 +166,12 @@ def _recognise(net: Net, material: Material, progress: Callable[[int], object]) 
     size = _batch(store.shape, _MOST_RECOGNISED, _VOXELS_RECOGNISED)
     options: Any = {"steps": net.steps, "seed": net.seed, "batch_size": size, "progress": progress}
     volumes = material.training(net.source, train, channels)
-    if isinstance(covariate, Categorical):
-        classes = targets.astype(np.int64)
-        model = train_classifier(volumes, classes, len(covariate.values), **options)
-    else:
-        model = train_regressor(volumes, targets, **options)
+    num_classes = len(covariate.values) if isinstance(covariate, Categorical) else 0
+    model = train_recogniser(volumes, targets, num_classes, **options)
 
     def said(scans: Scans) -> np.ndarray:
         found = outputs(model, scans, batch_size=size)
-        best = found.argmax(axis=1) if isinstance(covariate, Categorical) else found[:, 0]
+        best = found.argmax(axis=1) if num_classes else found[:, 0]
         return best.astype(np.float64)
 
     found = {"held_out": said(material.real(held, channels))}

@@ -37,6 +37,7 @@ import vqmri
 from vqmri.errors import InputError
 from vqmri.outputs import replace_file
 from vqmri.outputs.rehearsal import rehearsed
+from vqmri.terminal import flat
 from vqmri.tracking.address import part_from_credentials, shown
 from vqmri.tracking.load import Load
 from vqmri.tracking.sender import EXPERIMENT, Sender, digest
@@ -65,8 +66,8 @@ class MlflowTracker:
         self._load = Load(self.metrics)
 
     def params(self, values: Mapping[str, Any]) -> None:
-        flat = {name: str(value) for name, value in _flat(values).items()}
-        self._note("params", values=flat)
+        told = {name: str(value) for name, value in flat(values).items() if value != {}}
+        self._note("params", values=told)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         self._note("metrics", values={k: float(v) for k, v in values.items()}, step=step)
@@ -161,8 +162,7 @@ def weights_tags(folders: Mapping[str, Path]) -> dict[str, str]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    return description
+    return json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
 
 
 def _signature(folders: Mapping[str, Path]) -> ModelSignature:
@@ -253,14 +253,3 @@ def connect(root: Path) -> None:
     if mlflow.get_experiment_by_name(EXPERIMENT) is None:
         mlflow.create_experiment(EXPERIMENT, (store / "artifacts").as_uri())
     mlflow.set_experiment(EXPERIMENT)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -118,8 +118,7 @@ def make_champion(name: str, version: int) -> int | None:
 def measured(name: str, version: int) -> dict[str, Any]:
     """What `note_measured` noted; empty when nothing was."""
     tags = mlflow.MlflowClient().get_model_version(name, str(version)).tags
-    noted: dict[str, Any] = json.loads(tags.get(_MEASURED, "{}"))
-    return noted
+    return json.loads(tags.get(_MEASURED, "{}"))
 
 
 def note_measured(name: str, version: int, values: Mapping[str, Any]) -> None:

@@ -45,7 +45,7 @@ def save_checkpoint(
     about = {"step": str(step), "history": json.dumps(history), "sums": json.dumps(sums)}
     data = save(tensors, about)
     replace_file(folder / f"step-{step:08d}-{hashlib.sha256(data).hexdigest()}.safetensors", data)
-    for damaged in (path for path in _newest_first(folder) if _step(path) > step):
+    for damaged in (p for p in _newest_first(folder) if int(p.name.split("-")[1]) > step):
         damaged.unlink()  # or it would have been gone on from
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
@@ -65,7 +65,7 @@ def load_checkpoint(
         IntegrityError when this process does not have that, or when that is no checkpoint of
     this training, whatever its name says
     """
-    found = [path.name for path in _newest_first(folder) if _is_right(path)]
+    found = [p.name for p in _newest_first(folder) if sha256_of(p) == p.stem.rsplit("-", 1)[1]]
     name = agree(found[0] if found else None)
     if name is None:
         return 0, [], {}
@@ -83,14 +83,6 @@ def load_checkpoint(
             f"{folder / name} is no checkpoint of this training ({error}). Remove it, and the same "
             "command goes on from an earlier one."
         ) from error
-
-
-def _is_right(path: Path) -> bool:
-    return sha256_of(path) == path.stem.rsplit("-", 1)[1]
-
-
-def _step(path: Path) -> int:
-    return int(path.name.split("-")[1])
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -111,8 +111,7 @@ def vqvae_footprint(
 
     def loss(model: nn.Module) -> Tensor:
         terms, _ = model(torch.zeros(at_a_time, channels, *space))
-        total: Tensor = terms["loss"]
-        return total
+        return terms["loss"]
 
     found = footprint(
         build, loss, device=device, parts=batch_size // at_a_time, moments=1, averaged=averaged

@@ -53,9 +53,10 @@ def explained(name: str, device: torch.device, batch_size: int, at_a_time: int) 
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if not _is_out_of_memory(error):
             raise
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise OutOfMemoryError(
             f"{name}: out of memory on {device.type}, which has {total_memory(device) / GIB:.1f} "
-            f"GiB ({_first_line(error)}). At a time {at_a_time} of a batch's {batch_size} items "
+            f"GiB ({said}). At a time {at_a_time} of a batch's {batch_size} items "
             f"pass through the model: {_what_helps(name, at_a_time)} `vqmri plan` predicts what "
             "fits. The last checkpoint is kept."
         ) from error
@@ -77,7 +78,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         words in text for words in ("can't allocate memory", "not enough memory", "out of memory")
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -77,7 +77,8 @@ def weights(all_tiles: Sequence[Tile]) -> Iterator[Float[Tensor, "*tile"]]:
 
     Along an axis a tile's weight falls in a straight line over what it shares with the next.
     """
-    axes = [sorted({tile[a] for tile in all_tiles}, key=_start) for a in range(len(all_tiles[0]))]
+    spans_of = zip(*all_tiles, strict=True)
+    axes = [sorted(set(spans), key=lambda span: span.start) for spans in spans_of]
     ramps = [_ramps(spans) for spans in axes]
     for tile in all_tiles:
         weight = torch.ones(())
@@ -100,7 +101,3 @@ def _ramps(spans: Sequence[Span]) -> dict[Span, Tensor]:
     for span, weight in found.items():
         total[span.start : span.stop] += weight
     return {span: weight / total[span.start : span.stop] for span, weight in found.items()}
-
-
-def _start(span: Span) -> int:
-    return span.start
