@@ -19,6 +19,7 @@ from vqmri.scans.outcomes import Earlier, Outcome, earlier
 from vqmri.scans.quality import look
 from vqmri.scans.store import VolumeWriter, shard_range, volumes_per_shard
 from vqmri.scans.volume import Candidate, Record, Rejection
+from vqmri.stages.workers import keep_memory
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def volume_key(decides: Mapping[str, Any], version: int, candidate: Candidate, d
 
 def ingest_shard(shard: Shard) -> list[Outcome]:
     """Read, check, normalise and write the scans of one shard, unless a killed run already did."""
+    keep_memory()
     folder = Path(shard.outcomes)
     found = outcomes.read(folder, shard.number)
     if found is not None and not any(one.may_pass for one in found):

@@ -54,15 +54,14 @@ def pool(number: int, module: str) -> Iterator[ProcessPoolExecutor]:
 
 
 def _alone() -> None:
-    """One thread, memory that is kept, and no life after the parent's."""
+    """One thread, and no life after the parent's."""
     torch.set_num_threads(1)
     threadpool_limits(1)
-    _keep_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _keep_memory() -> None:
-    """Let glibc give freed volumes to the next scan: to ask the system again costs a sixth."""
+def keep_memory() -> None:
+    """Let glibc give freed volumes to the next scan: to ask the system again costs a quarter."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that it takes
