@@ -37,7 +37,7 @@ COMMANDS = by_page()
 SAMPLE = "data/samples/sub-synthetic00000/anat/sub-synthetic00000_desc-synthetic_T1w.nii.gz"
 
 HERE = {  # to what it must say
-    "vqmri init --preset hippocampus --raw /path/to/your/scans": "is now the preset hippocampus",
+    "vqmri init --preset brain-2mm --raw /path/to/your/scans": "is now the preset brain-2mm",
     "vqmri ingest": "train_volumes",
     "vqmri encode": "codes_per_item",
     "vqmri train_prior": "bits_per_code",
