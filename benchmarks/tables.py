@@ -25,6 +25,9 @@ _BESIDE: Sequence[tuple[str, str, str, str]] = (
     ("ingest", "ratio_floor", "… time over decompression alone, its floor", "{:.2f}"),
 )  # fmt: skip
 
+_MEASURED = {"ratio_naive_b4": "naive_measured", "ratio_peer_b4": "peer_measured"}
+"""Ratios that may be estimated from the time of some steps, and what says whether they are."""
+
 
 def tables(kept: Mapping[str, Result]) -> str:
     """All of them, as Markdown."""
@@ -94,11 +97,16 @@ def _interval(found: Mapping[str, float], name: str) -> str:
 
 def _beside(kept: Mapping[str, Result]) -> str:
     rows = [
-        [words, form.format(kept[name]["found"][key]), _when(kept[name])]
+        [words, _figure(kept[name]["found"], key, form), _when(kept[name])]
         for name, key, words, form in _BESIDE
         if name in kept
     ]
     return table(["beside its peers", "", "measured"], rows) if rows else ""
+
+
+def _figure(found: Mapping[str, Any], key: str, form: str) -> str:
+    estimated = key in _MEASURED and not found[_MEASURED[key]]
+    return form.format(found[key]) + (", estimated from its steps" if estimated else "")
 
 
 def _when(result: Result) -> str:

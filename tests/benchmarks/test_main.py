@@ -75,5 +75,14 @@ def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
     assert shown.strip() == tables(bench.kept())
 
 
+def test_what_was_estimated_is_said_to_be() -> None:
+    found = {"forwards_b4": 1.1, "ratio_naive_b4": 1300.0, "ratio_peer_b4": 9000.0}
+    found |= {"naive_measured": True, "peer_measured": False}
+    kept = {"found": found, "date": "d", "machine": "m", "commit": "c", "seconds": 1}
+    shown = tables({"sampling": kept})
+    assert "| 1,300 times |" in shown
+    assert "| 9,000 times, estimated from its steps |" in shown
+
+
 def test_every_result_is_of_a_benchmark() -> None:
     assert set(bench.kept()) <= set(bench.BENCHMARKS)
