@@ -78,12 +78,17 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """What is checked out, with a + when files differ from it."""
-    shown = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--abbrev=7", "--exclude=*"],
-        check=True, capture_output=True, text=True, cwd=HERE,
-    )  # fmt: skip
-    return shown.stdout.strip()
+    """What is checked out, with a + when files differ from it that are not written here."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--",
+                   ".", ":!README.md", ":!benchmarks/results")  # fmt: skip
+    return _git("rev-parse", "--short=7", "HEAD") + "+" * bool(changed)
+
+
+def _git(*arguments: str) -> str:
+    command, root = ("git", *arguments), HERE.parent
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=root
+    ).stdout.strip()
 
 
 def machine() -> str:
