@@ -7,8 +7,11 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
+
+from packaging.specifiers import SpecifierSet
 
 from tests.conftest import REPO
 
@@ -60,6 +63,21 @@ def test_constraints_hold_a_version_of_each() -> None:
         [*PROJECT["dependencies"], *(o for name, extra in extras if name != "audit" for o in extra)]
     )
     assert {re.sub(r"[-_.]+", "-", name.lower()) for name in asked} - held == set()
+
+
+def test_every_version_runs_on_the_first_python_that_is_promised() -> None:
+    """Debian's 3.11 is 3.11.2; pip looks for another version for minutes and then gives up."""
+    promised = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    lines = (REPO / "constraints.txt").read_text().splitlines()
+    names = {re.sub(r"[-_.]+", "-", line.partition("==")[0].lower()) for line in lines}
+    wants = {
+        re.sub(r"[-_.]+", "-", found.name.lower()): found.metadata["Requires-Python"] or ""
+        for found in distributions()
+    }
+    assert len(names & wants.keys()) > len(names) / 2
+    assert [
+        name for name in names & wants.keys() if promised not in SpecifierSet(wants[name])
+    ] == []
 
 
 def test_an_installed_copy_brings_all_that_the_command_reads(tmp_path: Path) -> None:
