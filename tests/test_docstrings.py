@@ -99,8 +99,9 @@ SCIENCE = {
     "evaluation.neighbourhoods": ["neighbourhoods"],
     "evaluation.reconstruction": [
         "psnr_in_view", "ssim_in_view", "ms_ssim_in_view", "pairwise_ms_ssim", "dice",
+        "dice_of_labels",
     ],
-    "evaluation.segmentation": ["Segmenter", "dice_of_labels"],
+    "evaluation.segmentation": ["Segmenter"],
     "evaluation.structure": ["neighbour_divergence", "pairwise_difference"],
     "scans.bias": ["correct_bias"],
 }  # fmt: skip

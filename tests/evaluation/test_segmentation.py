@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from vqmri.errors import DivergedError
+from vqmri.evaluation.reconstruction import dice_of_labels
 from vqmri.evaluation.segmentation import (
     Segmenter,
-    dice_of_labels,
     mean_dice,
     segment,
     train_segmenter,

@@ -1,13 +1,15 @@
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vqmri.scans.normalise import normalise
+from vqmri.scans.outcomes import Outcome, read, write
 from vqmri.scans.quality import Look, assess, look
 from vqmri.scans.split import HELD_OUT, TRAIN
-from vqmri.scans.volume import Record, Volume
+from vqmri.scans.volume import Record, Rejection, Volume
 
 
 def scan(seed: int, affine: Any = None) -> Volume:
@@ -70,9 +72,14 @@ def test_a_scan_whose_forms_disagree_has_a_row() -> None:
     assert rows[1:] == ["odd.nii\tforms-disagree\ta corner is 7 mm apart"]
 
 
-def test_a_look_survives_json() -> None:
+def test_what_came_of_scans_is_read_as_it_was_written(tmp_path: Path) -> None:
     found = seen("a.nii", scan(0, np.diag([1.0, 1.0, 4.0, 1.0])))
-    assert Look.of_json(json.loads(json.dumps(asdict(found)))) == found
+    outcomes = [
+        Outcome("a", record("a.nii", "a", TRAIN), found),
+        Outcome("b", rejection=Rejection("b.nii", "mask-empty", "no voxel")),
+    ]
+    write(tmp_path, 3, outcomes)
+    assert read(tmp_path, 3) == outcomes
 
 
 def test_nobody_looks_at_pictures() -> None:

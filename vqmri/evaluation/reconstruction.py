@@ -134,13 +134,20 @@ def dice(predicted: Num[np.ndarray, " voxel"], true: Num[np.ndarray, " voxel"]) 
 
     NaN when neither has any label.
     """
-    labels = [label for label in np.union1d(predicted, true) if label != 0]
-    scores = [
-        2 * ((predicted == label) & (true == label)).sum()
-        / ((predicted == label).sum() + (true == label).sum())
-        for label in labels
-    ]  # fmt: skip
-    return float(np.mean(scores)) if scores else float("nan")
+    labels = [int(label) for label in np.union1d(predicted, true) if label != 0]
+    return float(dice_of_labels(predicted, true, labels).mean()) if labels else float("nan")
+
+
+def dice_of_labels(
+    predicted: Num[np.ndarray, "*space"], true: Num[np.ndarray, "*space"], labels: Sequence[int]
+) -> Float[np.ndarray, " label"]:
+    """2|A∩B| / (|A| + |B|) of each label, 0 to 1; higher is better. NaN where neither has it."""
+    found = np.full(len(labels), np.nan)
+    for row, label in enumerate(labels):
+        guess, truth = predicted == label, true == label
+        if size := guess.sum() + truth.sum():
+            found[row] = 2 * (guess & truth).sum() / size
+    return found
 
 
 def _psnr_where(

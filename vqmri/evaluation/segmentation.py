@@ -4,12 +4,11 @@ A small U-Net (Ronneberger et al. 2015, arXiv:1505.04597, with residual units: Z
 arXiv:1711.10684) is trained on pairs of grey values and labels and tested on real scans.
 """
 
-from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int
 from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
 from torch import Tensor, nn
@@ -104,18 +103,6 @@ def segment(
     with mixed_precision(device):
         logits = model(as_tensor(grey).to(device))
     return logits.float().argmax(dim=1).cpu().numpy()
-
-
-def dice_of_labels(
-    predicted: Num[np.ndarray, "*space"], true: Num[np.ndarray, "*space"], labels: Sequence[int]
-) -> Float[np.ndarray, " label"]:
-    """2|A∩B| / (|A| + |B|) of each label, 0 to 1; higher is better. NaN where neither has it."""
-    found = np.full(len(labels), np.nan)
-    for row, label in enumerate(labels):
-        guess, truth = predicted == label, true == label
-        if size := guess.sum() + truth.sum():
-            found[row] = 2 * (guess & truth).sum() / size
-    return found
 
 
 def mean_dice(scores: Float[np.ndarray, "scan label"]) -> float:

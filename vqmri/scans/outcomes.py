@@ -4,14 +4,14 @@ One JSON file per shard of the store. Of scans whose key is known the volume is 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import TypeAdapter
 
 from vqmri.errors import VqmriError
 from vqmri.outputs import Manifest, replace_file, sha256_of
@@ -41,15 +41,8 @@ class Outcome:
         """Whether the machine may be at fault, so that the scan is tried again."""
         return self.rejection is not None and self.rejection.code in PASSING
 
-    @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> "Outcome":
-        """The inverse of `write`."""
-        return cls(
-            values["key"],
-            Record(**values["record"]) if values["record"] else None,
-            Look.of_json(values["look"]) if values["look"] else None,
-            Rejection(**values["rejection"]) if values["rejection"] else None,
-        )
+
+_OUTCOMES = TypeAdapter(list[Outcome])
 
 
 def write(folder: Path, shard: int, outcomes: Sequence[Outcome]) -> None:
@@ -63,7 +56,7 @@ def read(folder: Path, shard: int) -> list[Outcome] | None:
     path = folder / _name(shard)
     if not path.is_file():
         return None
-    return [Outcome.of_json(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    return _OUTCOMES.validate_json(path.read_bytes())
 
 
 def _name(shard: int) -> str:

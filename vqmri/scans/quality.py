@@ -5,7 +5,7 @@ pairs of scans that are one or seem to be; `dataset.json`, what the data set is.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -28,16 +28,6 @@ class Look:
     fingerprint: Fingerprint
     summary: Summary
     doubts: list[Doubt] = field(default_factory=list)
-
-    @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> "Look":
-        """The inverse of `dataclasses.asdict`."""
-        return cls(
-            values["source"],
-            Fingerprint(**values["fingerprint"]),
-            Summary(**values["summary"]),
-            [Doubt(**doubt) for doubt in values["doubts"]],
-        )
 
 
 def look(source: str, scan: Volume, volume: Volume, box: Box) -> Look | None:

@@ -10,7 +10,8 @@ from jaxtyping import Float, Shaped
 
 from vqmri.codes import CodeStore
 from vqmri.evaluation.accuracy import outputs, train_recogniser
-from vqmri.evaluation.segmentation import dice_of_labels, segment, train_segmenter
+from vqmri.evaluation.reconstruction import dice_of_labels
+from vqmri.evaluation.segmentation import segment, train_segmenter
 from vqmri.outputs import replace_file
 from vqmri.outputs.arrays import npz
 from vqmri.prior.covariates import Categorical, Continuous, Covariate, from_json
