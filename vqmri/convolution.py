@@ -1,7 +1,10 @@
 """Convolutions in 2D and 3D by one name."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,3 +39,10 @@ def convolution(
 ) -> nn.Module:
     """A plain convolution with `spatial_dims` axes; no weight of it is ever masked."""
     return _KINDS[spatial_dims](in_channels, out_channels, kernel, padding=padding, bias=bias)
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """cuDNN's convolutions with all 23 bits; its default keeps 10, which would change codes."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield

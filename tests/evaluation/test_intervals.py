@@ -104,10 +104,12 @@ def test_a_constant_has_no_width_and_draws_without_a_figure_are_left_out(method:
     assert np.isnan(none[1:]).all()
 
 
-def test_one_item_has_no_subsample() -> None:
-    found = subsampled(mean, np.array([4.0]), seed=0)
-    assert found.value == 4
-    assert np.isnan(found[1:]).all()
+@both
+def test_one_item_or_one_group_has_no_interval(method: Any) -> None:
+    for sample, groups in ((np.array([4.0]), None), (np.array([3.0, 5.0]), [np.array(["a", "a"])])):
+        found = method(mean, sample, seed=0, groups=groups)
+        assert found.value == 4
+        assert np.isnan(found[1:]).all()
 
 
 @both

@@ -75,6 +75,25 @@ def test_chunks_change_nothing() -> None:
     assert correlations(whole(items), others) == pytest.approx(expected, abs=1e-6)
 
 
+def test_what_is_known_is_read_once_for_all_items_that_memory_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    items, known, readings = volumes(9), volumes(4, seed=1), []
+
+    def read() -> list[np.ndarray]:
+        readings.append(len(known))
+        return [known[:3], known[3:]]
+
+    def in_threes() -> list[np.ndarray]:
+        return [items[:3], items[3:6], items[6:]]
+
+    expected = correlations(in_threes, read)
+    assert readings == [4]
+    monkeypatch.setattr(memorisation, "_VALUES_AT_ONCE", items[:6].size)
+    assert correlations(in_threes, read) == pytest.approx(expected, abs=1e-6)
+    assert readings == [4, 4, 4]
+
+
 def test_distances_are_those_of_a_double_loop() -> None:
     random = np.random.default_rng(0)
     items, known = random.normal(size=(6, 3)), random.normal(size=(9, 3))

@@ -6,6 +6,7 @@ import pytest
 from scipy.ndimage import correlate1d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from vqmri.evaluation import reconstruction
 from vqmri.evaluation.reconstruction import (
     SSIM_WINDOW,
     dice,
@@ -101,6 +102,28 @@ def test_volumes_measured_together_have_the_figures_of_each_alone(
     ]
     assert found == pytest.approx(alone, rel=1e-5)
     assert len({round(value, 6) for value in found}) > 80  # and they are told apart
+
+
+def test_large_volumes_are_measured_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SSIM's working memory is many times its batch: 28 GB for 64 brains at 1 mm."""
+    sizes = []
+    metric = reconstruction.SSIMMetric.__call__
+
+    def counted(self: Any, y_pred: Any, y: Any) -> Any:
+        sizes.append(len(y))
+        return metric(self, y_pred=y_pred, y=y)
+
+    predicted, volumes = pair(6, 1, (16, 16, 16))
+    monkeypatch.setattr(reconstruction.SSIMMetric, "__call__", counted)
+    monkeypatch.setattr(reconstruction, "_VALUES_PER_BATCH", 2 * 16**3)
+    whole = tuple((0, 16) for _ in range(3))
+    ssim_in_view(predicted, volumes, [whole] * 6)
+    assert sizes == [2, 2, 2]
+    diversity = pairwise_ms_ssim(volumes, 10, seed=0)
+    monkeypatch.setattr(reconstruction, "_VALUES_PER_BATCH", 1)
+    ssim_in_view(predicted, volumes, [whole] * 6)
+    assert sizes[3:] == [1] * 6
+    assert pairwise_ms_ssim(volumes, 10, seed=0) == pytest.approx(diversity, rel=1e-5)
 
 
 def test_perfect_reconstruction() -> None:

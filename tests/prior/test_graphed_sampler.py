@@ -21,6 +21,14 @@ def test_it_draws_what_the_reference_draws(case: str, choice: str, device: str) 
     assert all(torch.equal(one.cpu(), other) for one, other in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_float32_has_all_its_bits_on_a_gpu(device: str) -> None:
+    module = prior(1, **CASES["attention"]).float()
+    expected = drawn(module, one_by_one, Choice())
+    found = drawn(module.to(device), graphed, Choice())
+    assert torch.equal(found[0].cpu(), expected[0])
+
+
 @pytest.mark.parametrize("number", [1, 14, 15, 59])
 def test_it_completes_what_has_begun(number: int) -> None:
     module = prior(4, **CASES["attention"])

@@ -84,7 +84,7 @@ def test_the_prior_learns_from_the_copies_alone_with_their_covariates(
     prior, _ = load_model(folder, Prior)
     data = _load(CodeStore(copy_of_finished.output("codes")), prior.covariates)
     assert len(data.train[0]) == len(data.train_rows) == len(data.subjects) == 32
-    assert len(data.held_out[0]) == 4
+    assert [len(side.rows) for side in data.sides.values()] == [4, 4]
     sex = data.train_rows.numpy()[:, [c.name for c in prior.covariates].index("sex")]
     assert (sex[:16] == 1 - sex[16:]).all()
 

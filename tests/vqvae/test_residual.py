@@ -60,5 +60,8 @@ def test_a_sample_depends_on_seed_and_number_alone_and_labels_stay() -> None:
     assert one.dtype == np.float32
     assert one.min() >= 0
     assert one.max() <= 1
+    drawing = np.random.Generator(np.random.Philox(key=[3, 5], counter=[0, 0, 0, 0]))
+    codes_noise = Residual(**about[0]).draw(volume[0], drawing)  # the prior's stream of this sample
+    assert np.abs(codes_noise - one[0]).max() > 0.01
     for other in (add_residuals(volume, about, 3, 6), add_residuals(volume, about, 4, 5)):
         assert abs(np.corrcoef((one - volume)[0].ravel(), (other - volume)[0].ravel())[0, 1]) < 0.2

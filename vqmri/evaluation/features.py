@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vqmri.convolution import without_tf32
 from vqmri.errors import InputError
 from vqmri.outputs import sha256_of
 from vqmri.quantizers import Quantized, Quantizer
@@ -58,7 +59,7 @@ class FeatureSpace(ABC):
         """Features in float64 of at least one volume; memory is that of a few volumes."""
         size = max(1, _VOXELS_PER_BATCH // int(np.prod(volumes.shape[2:])))
         found = []
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with without_tf32():
             for start in range(0, len(volumes), size):
                 batch = np.ascontiguousarray(volumes[start : start + size], np.float32)
                 features = self._features(torch.from_numpy(batch).to(self.device))
@@ -196,7 +197,8 @@ class WeightsFile(FeatureSpace):
 class Projection:
     """Principal components of reference features, whitened: mean 0 and variance 1 on these.
 
-    Fitted on real *training* features, never on what is measured. Every feature is divided by its
+    To be fitted on real features that are not themselves measured: along their own components they
+    are exactly white, and other real ones are not. Every feature is divided by its
     standard deviation first, so that none counts more for its unit; those that are constant on the
     reference are left out. A component's largest loading is positive.
     """
@@ -205,14 +207,11 @@ class Projection:
     loadings: Float[np.ndarray, "feature dimension"]
 
     @classmethod
-    def fit(
-        cls,
-        reference_features: Float[np.ndarray, "item feature"],
-        dimensions: int = MOST_DIMENSIONS,
-    ) -> "Projection":
-        """At most `dimensions`, MOST_DIMENSIONS, the number of items − 1, and the rank.
+    def fit(cls, reference_features: Float[np.ndarray, "item feature"]) -> "Projection":
+        """At most MOST_DIMENSIONS, a quarter of the items, and the rank.
 
-        A reference of one item, or of items that are all alike, has none.
+        Axes of fewer items each are noise, along which other items lie far out. A reference of
+        fewer than four items, or of items that are all alike, has none.
         """
         mean = reference_features.mean(axis=0)
         centred = reference_features - mean
@@ -221,7 +220,7 @@ class Projection:
         inverse = np.divide(1, spread, out=np.zeros_like(spread), where=varies)
         centred *= inverse
         items, features = centred.shape
-        count = min(dimensions, MOST_DIMENSIONS, items - 1, features)
+        count = min(MOST_DIMENSIONS, items // 4, features)
         if count < 1 or not varies.any():
             return cls(mean, np.zeros((features, 0)))
         variances, axes = scipy.linalg.eigh(

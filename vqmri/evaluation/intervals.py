@@ -34,13 +34,15 @@ def bootstrap(
     Items of one group are drawn together, so that two scans of one person count as one. Draws for
     which the statistic is not finite are left out. Not for statistics that see how often an item is
     repeated, such as Fréchet distances, coverage and nearest neighbours: the repeats in a draw bias
-    them, see `subsampled`.
+    them, see `subsampled`. The ends are NaN where no sample has more than one group.
 
     statistic: of as many arrays as there are samples, each of them drawn items of that sample; what
         belongs together, such as a prediction and its truth, goes into one array
     """
     units = _units(samples, groups)
     random = np.random.default_rng(seed)
+    if all(len(own) == 1 for own in units):  # every draw would be the same
+        return Interval(float(statistic(*samples)), float("nan"), float("nan"))
 
     def draw(count: int) -> Int[np.ndarray, " drawn"]:
         return random.integers(count, size=count)

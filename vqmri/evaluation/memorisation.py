@@ -3,7 +3,7 @@
 What is found tells how near a sample is by one measure; another measure may find more.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +12,12 @@ from scipy.spatial.distance import cdist
 
 _ITEMS_PER_CHUNK = 64
 _KNOWN_PER_CHUNK = 4096
+_VALUES_AT_ONCE = 2**27
 
 Distances = Float[np.ndarray, "sample known"]
 Items = Float[np.ndarray, "item channel *space"]
 Known = Float[np.ndarray, "known channel *space"]
+Rows = Float[np.ndarray, "item value"]
 ItemChunks = Callable[[], Iterable[Items]]
 KnownChunks = Callable[[], Iterable[Known]]
 """Chunks of volumes too many for the memory; every call begins anew."""
@@ -45,19 +47,31 @@ def correlations(items: ItemChunks, known: KnownChunks) -> Float[np.ndarray, "it
     those of held-out scans and the same known ones. ValueError without an item or a known one.
     """
     rows = [
-        np.concatenate([one @ other.T for other in map(_unit, known())], axis=1)
-        for one in map(_unit, items())
+        np.concatenate([some @ other.T for other in map(_unit, known())], axis=1)
+        for some in _gathered(map(_unit, items()))
     ]
     return np.concatenate(rows).clip(-1, 1)
 
 
-def _unit(volumes: Float[np.ndarray, "item ..."]) -> Float[np.ndarray, "item value"]:
+def _gathered(chunks: Iterable[Rows]) -> Iterator[Rows]:
+    """Chunks put together to _VALUES_AT_ONCE: for each lot all that is known is read once."""
+    lot: list[np.ndarray] = []
+    for chunk in chunks:
+        lot.append(chunk)
+        if sum(one.size for one in lot) + chunk.size > _VALUES_AT_ONCE:
+            yield np.concatenate(lot)
+            lot = []
+    if lot:
+        yield np.concatenate(lot)
+
+
+def _unit(volumes: Float[np.ndarray, "item ..."]) -> Rows:
     """Each volume less its mean and divided by its norm, so that a product is a correlation."""
     rows = volumes.reshape(len(volumes), -1).astype(np.float32)
     # a sum of float32 in float64 is exact enough for a constant to leave zeros and no noise
-    centred = rows - rows.mean(axis=1, dtype=np.float64, keepdims=True)
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    return (centred / np.where(norms > 0, norms, 1)).astype(np.float32)
+    rows -= rows.mean(axis=1, dtype=np.float64, keepdims=True).astype(np.float32)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1)
 
 
 def distances(

@@ -20,7 +20,7 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of each scale in MS-SSIM, finest first (Wang et al. 2003)."""
 
 _SSIM_SIGMA = 1.5
-_ITEMS_PER_BATCH = 64
+_MOST_ITEMS, _VALUES_PER_BATCH = 64, 2**22  # SSIM's working memory is 19 times its batch
 _HALVE = {2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 Volumes = Float[np.ndarray, "volume channel *space"]
@@ -121,11 +121,11 @@ def pairwise_ms_ssim(volumes: Volumes, pairs: int, seed: int) -> float:
     # the pairs (i, j) with i < j, counted column by column
     j = ((1 + np.sqrt(1 + 8 * chosen.astype(np.float64))) // 2).astype(np.int64)
     i = chosen - j * (j - 1) // 2
+    size = _items_per_batch(volumes[0].size)
     scores = [
-        _ms_ssim(*(torch.from_numpy(volumes[side[start : start + _ITEMS_PER_BATCH]])
-                   for side in (i, j)))
-        for start in range(0, len(chosen), _ITEMS_PER_BATCH)
-    ]  # fmt: skip
+        _ms_ssim(*(torch.from_numpy(volumes[side[start : start + size]]) for side in (i, j)))
+        for start in range(0, len(chosen), size)
+    ]
     return float(torch.cat(scores).double().mean())
 
 
@@ -179,6 +179,10 @@ def _ms_ssim(
     return product
 
 
+def _items_per_batch(values: int) -> int:
+    return max(1, min(_MOST_ITEMS, _VALUES_PER_BATCH // values))
+
+
 def _in_view(
     metric: Callable[..., torch.Tensor],
     predicted: Volumes,
@@ -193,7 +197,8 @@ def _in_view(
             continue
         same = np.array([index for index, other in enumerate(boxes) if other == box])
         view = (slice(None), *crop(box))
-        for items in np.array_split(same, -(-len(same) // _ITEMS_PER_BATCH)):
+        size = _items_per_batch(volumes[0][view].size)
+        for items in np.array_split(same, -(-len(same) // size)):
             pair = [
                 torch.tensor(np.stack([a[i][view] for i in items])) for a in (predicted, volumes)
             ]

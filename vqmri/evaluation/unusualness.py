@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from vqmri.convolution import without_tf32
 from vqmri.evaluation.likelihood import inside
 from vqmri.prior import Prior
 from vqmri.prior.covariates import Rows
@@ -59,7 +60,7 @@ def unusualness(
     """
     maps = vqvae.encode(torch.from_numpy(volume)[None].to(prior.device))
     # not round `encode`, so that the codes are those that the stage of this name stores
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with without_tf32():
         nats = prior(maps, rows.to(prior.device))
     bits, density_bits = {}, {}
     positions, voxels = 0, np.zeros(volume.shape[1:])

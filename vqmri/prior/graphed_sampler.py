@@ -21,34 +21,33 @@ from vqmri.prior.sampler import Task
 
 
 def graphed(task: Task) -> Int[Tensor, "sample *grid"]:
-    """Draw a map on the device of the net; without TF32, whose 10 bits would change codes."""
+    """Draw a map on the device of the net."""
     net, count, device = task.net, len(task.given), task.net.position.device
     items = task.ways * count
     stream = PlaneStream(net, net.context(task.grid[0], task.condition), items)
     codes = torch.from_numpy(task.start()).to(device).reshape(count, -1, *task.slab)
     first, length = task.given.shape[1], task.slab[1]
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        rows = _Rows(task, items)
-        run = rows.captured() if device.type == "cuda" else rows.run
-        embedded = None
-        for plane in range(task.num_planes):
-            sums, conditions = stream.terms(plane, embedded)
-            context, noise = stream.context(plane), torch.from_numpy(task.noise()).to(device)
-            embedded = context.new_zeros(items, *task.slab, context.shape[3])
-            rows.begin_plane()
-            for row in range(task.slab[0]):
-                number = (plane * task.slab[0] + row) * length
-                rows.sums.copy_(sums[:, :, row])
-                rows.conditions.copy_(conditions[:, :, row])
-                rows.context.copy_(context[:, row])
-                rows.noise.copy_(noise[:, row])
-                rows.codes.copy_(codes[:, plane, row])
-                rows.position.fill_(number)
-                rows.drawn.copy_(torch.arange(number, number + length) >= first)
-                run()
-                codes[:, plane, row] = rows.codes
-                embedded[:, row] = rows.embedded
-            task.progress(math.prod(task.slab))
+    rows = _Rows(task, items)
+    run = rows.captured() if device.type == "cuda" else rows.run
+    embedded = None
+    for plane in range(task.num_planes):
+        sums, conditions = stream.terms(plane, embedded)
+        context, noise = stream.context(plane), torch.from_numpy(task.noise()).to(device)
+        embedded = context.new_zeros(items, *task.slab, context.shape[3])
+        rows.begin_plane()
+        for row in range(task.slab[0]):
+            number = (plane * task.slab[0] + row) * length
+            rows.sums.copy_(sums[:, :, row])
+            rows.conditions.copy_(conditions[:, :, row])
+            rows.context.copy_(context[:, row])
+            rows.noise.copy_(noise[:, row])
+            rows.codes.copy_(codes[:, plane, row])
+            rows.position.fill_(number)
+            rows.drawn.copy_(torch.arange(number, number + length) >= first)
+            run()
+            codes[:, plane, row] = rows.codes
+            embedded[:, row] = rows.embedded
+        task.progress(math.prod(task.slab))
     return codes.reshape(count, *task.grid)
 
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vqmri.convolution import without_tf32
 from vqmri.prior.choice import Choice, choose_all
 from vqmri.prior.covariates import Rows
 from vqmri.prior.gain import GaussianGain
@@ -146,6 +147,7 @@ MapSampler = Callable[[Task], Tensor]
 
 
 @torch.no_grad()
+@without_tf32()
 def draw(
     prior: Prior,
     *,

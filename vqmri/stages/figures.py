@@ -111,8 +111,9 @@ def prior(opened: Opened) -> Metrics:
     metrics = {
         "prior_bits_per_code": found.bits_per_code,
         "marginal_bits_per_code": found.marginal_bits_per_code,
-        "prior_saving": 1 - found.bits_per_code / found.marginal_bits_per_code,
     }
+    if found.marginal_bits_per_code > 0:  # 0: a collapsed codebook, of which nothing can be saved
+        metrics["prior_saving"] = 1 - found.bits_per_code / found.marginal_bits_per_code
     if all(opened.codes.num_embeddings):
         factors = zip(found.bits, opened.codes.attributes["downsamplings"], strict=True)
         dims = len(opened.volumes.shape) - 1  # a code stands for factor^dims voxels, in padding too

@@ -4,7 +4,7 @@ What is found is what these tests find; other tests may find more.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -207,10 +207,15 @@ def _copies(
         f"r of the {whose} with the nearest training scan",
         f"mean {best.mean():.3f}, most {best.max():.3f}",
         f"held-out scans: mean {of_held.mean():.3f}, most {of_held.max():.3f}",
-        "a copy has 1; samples above all held-out scans deserve a look"
+        f"above all held-out scans, as by chance in {_chance(best, of_held)}; a copy has 1"
         if best.max() > of_held.max()
         else "no sample is nearer to a training scan than real people are to one another",
     )
+
+
+def _chance(own: Sized, of_held: Sized) -> str:
+    """How often the greatest of both is a sample's where the two do not differ."""
+    return f"{100 * len(own) / (len(own) + len(of_held)):.0f} %"
 
 
 def _shares(whose: str, nearer: Mapping[str, Share], trained: Mapping[str, Share]) -> list[Finding]:
@@ -278,7 +283,7 @@ def _runs(
                 f"longest run of codes shared with a training scan, {code_map.name}",
                 f"{own.max()} of {positions} (median {np.median(own):.0f})",
                 f"held-out scans: {of_held.max()} (median {np.median(of_held):.0f})",
-                "longer than any that real people share"
+                f"longer than any that real people share, as by chance in {_chance(own, of_held)}"
                 if own.max() > of_held.max()
                 else "no longer than what real people share",
             )

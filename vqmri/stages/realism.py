@@ -29,7 +29,10 @@ from vqmri.stages.opened import Opened
 from vqmri.terminal import follow
 
 MOST, MOST_VALUES = 1000, 2**28
-"""Items of a set, and voxels of all of them, at most; one set is in memory at a time."""
+"""Items of a set, and voxels of all of them, at most; one set is in memory at a time.
+
+Of very large volumes there are more voxels, for a share of fewer items would say nothing.
+"""
 TELLING = (
     Gate("frechet_ratio", most=2.0),
     Gate("mmd_ratio", most=2.0),
@@ -37,16 +40,19 @@ TELLING = (
 )
 """Ratios to what real data reach, and the bound that every known fake must miss by each of them."""
 SAMPLES, REBUILT = "samples", "reconstructions of held-out scans"
+HELD, TRAINING = "held-out scans", "training scans"
 FAKES = ("uniform codes", "marginal codes", "mean training volume", "blurred training scans")
 _NEIGHBOURS = 5
 _DRAWS, _REPEATS = 20, 100
 _PAIRS = 100
 _BLUR = 2.0  # voxels, standard deviation
-_DIMENSIONS = 16
+_LEAST = 2 * _NEIGHBOURS + 1
 
 Volumes = Float[np.ndarray, "item channel *space"]
 Features = Float[np.ndarray, "item dimension"]
 Tested = Float[np.ndarray, "held dimension"]
+Projected = Mapping[str, Mapping[str, Features]]
+"""Suffix of a space → set → its features along that space's components."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +89,13 @@ def realism(opened: Opened, weights: Path | None, seed: int) -> Realism:
     weights: of one more feature space, or None
     """
     random = np.random.default_rng([seed, 2])
-    most = min(MOST, MOST_VALUES // int(np.prod(opened.volumes.shape)))
-    held, train = (_some(opened.records(side), most, random) for side in (HELD_OUT, TRAIN))
+    most = max(_LEAST, min(MOST, MOST_VALUES // int(np.prod(opened.volumes.shape))))
+    held = _some(opened.records(HELD_OUT), most, random)
+    fitting, train = halves(_some(opened.records(TRAIN), 2 * most, random), random)
     count = min(len(held), len(train), opened.samples.count)
-    if count <= 2 * _NEIGHBOURS:  # a share of so few says nothing
+    if count < _LEAST:  # a share of so few says nothing
         return Realism(0, {}, {}, {}, [])
-    held = held[:count]
+    held = _some(held, count, random)
     spaces = _spaces(opened, weights)
     sets = _sets(opened, held, train, (count, most), random)
     real = opened.volumes.read(held)
@@ -96,13 +103,12 @@ def realism(opened: Opened, weights: Path | None, seed: int) -> Realism:
         name: _look(make(), real, opened, spaces, seed)
         for name, make in follow(sets.items(), "realism", len(sets), "set", inner=True)
     }
-    spaces_of = {space.name: f" [{space.name}]" if number else ""
-                 for number, space in enumerate(spaces)}  # fmt: skip
-    rows = _rows(looked, spaces_of, count, seed)
+    projected = _project(opened.volumes.read(fitting), looked, spaces)
+    rows = compare(projected, count, seed)
     metrics = {_metric(name): value for name, value in rows[SAMPLES].items()}
-    metrics |= _intervals(looked, rows, spaces_of, seed)
+    metrics |= _intervals(projected, rows, seed)
     metrics |= {"diversity_ms_ssim": looked[SAMPLES].diversity,
-                "diversity_ms_ssim_of_real": looked["held-out scans"].diversity}  # fmt: skip
+                "diversity_ms_ssim_of_real": looked[HELD].diversity}  # fmt: skip
     blind = _blind(rows)
     metrics |= {f"{measure}_fooled_by": float(len(fakes)) for measure, fakes in blind.items()}
     return Realism(count, metrics, rows, blind, _statistics(looked))
@@ -110,6 +116,18 @@ def realism(opened: Opened, weights: Path | None, seed: int) -> Realism:
 
 def _some(records: Sequence[Record], most: int, random: np.random.Generator) -> list[Record]:
     return [records[i] for i in sorted(random.permutation(len(records))[:most])]
+
+
+def halves(
+    records: Sequence[Record], random: np.random.Generator
+) -> tuple[list[Record], list[Record]]:
+    """Two halves of the subjects' scans: one to find axes by, the other to be measured by them."""
+    subjects = sorted({record.subject for record in records})
+    first = set(random.permutation(subjects)[: len(subjects) // 2].tolist())
+    return (
+        [record for record in records if record.subject in first],
+        [record for record in records if record.subject not in first],
+    )
 
 
 def _spaces(opened: Opened, weights: Path | None) -> list[FeatureSpace]:
@@ -141,8 +159,8 @@ def _sets(
     rows = {id(record): row for row, record in enumerate(opened.volumes.records)}
     own = [rows[id(record)] for record in held]
     return {
-        "held-out scans": lambda: opened.volumes.read(held),
-        "training scans": lambda: opened.volumes.read(train),
+        HELD: lambda: opened.volumes.read(held),
+        TRAINING: lambda: opened.volumes.read(train),
         REBUILT: lambda: np.concatenate([opened.decode(opened.codes.read([i])) for i in own]),
         SAMPLES: lambda: opened.decode_samples(drawn),
         FAKES[0]: lambda: opened.decode(even),
@@ -187,26 +205,37 @@ def _look(
     )
 
 
-def _rows(
-    looked: Mapping[str, Seen], spaces: Mapping[str, str], count: int, seed: int
-) -> dict[str, Metrics]:
-    """Every set but the held-out one, against it; training scans are what real data reach."""
-    rows: dict[str, Metrics] = {name: {} for name in looked if name != "held-out scans"}
-    for space, suffix in spaces.items():
-        project = Projection.fit(looked["training scans"].features[space], _DIMENSIONS)
-        test = project(looked["held-out scans"].features[space])
-        found = {
-            name: _mean_summary(project(looked[name].features[space]), test, count, seed)
-            for name in rows
+def _project(
+    fitting: Volumes, looked: Mapping[str, Seen], spaces: Sequence[FeatureSpace]
+) -> Projected:
+    """Along the components of training scans that no set holds."""
+    found = {}
+    for number, space in enumerate(spaces):
+        project = Projection.fit(space(fitting))
+        found[f" [{space.name}]" if number else ""] = {
+            name: project(seen.features[space.name]) for name, seen in looked.items()
         }
-        reached = found["training scans"]
+    return found
+
+
+def compare(projected: Projected, count: int, seed: int) -> dict[str, Metrics]:
+    """Every set but the held-out one, against it; training scans are what real data reach."""
+    rows: dict[str, Metrics] = {}
+    for suffix, sets in projected.items():
+        found = {
+            name: _mean_summary(features, sets[HELD], count, seed)
+            for name, features in sets.items()
+            if name != HELD
+        }
+        reached = found[TRAINING]
         for name, figures in found.items():
             ratios = {
                 f"{measure}_ratio": figures[measure] / reached[measure]
                 for measure in ("frechet", "mmd", "coverage")
                 if reached[measure] > 0
             }
-            rows[name] |= {measure + suffix: value for measure, value in (figures | ratios).items()}
+            row = rows.setdefault(name, {})
+            row |= {measure + suffix: value for measure, value in (figures | ratios).items()}
     return rows
 
 
@@ -232,20 +261,11 @@ def summary(found: Features, test: Tested) -> Metrics:
     }
 
 
-def _intervals(
-    looked: Mapping[str, Seen],
-    rows: Mapping[str, Metrics],
-    spaces: Mapping[str, str],
-    seed: int,
-) -> Metrics:
+def _intervals(projected: Projected, rows: Mapping[str, Metrics], seed: int) -> Metrics:
     """95 % of each ratio of the samples, by drawing halves of all three sets."""
     metrics = {}
-    for space, suffix in spaces.items():
-        project = Projection.fit(looked["training scans"].features[space], _DIMENSIONS)
-        sets = [
-            project(looked[name].features[space])
-            for name in (SAMPLES, "training scans", "held-out scans")
-        ]
+    for suffix, found_of in projected.items():
+        sets = [found_of[name] for name in (SAMPLES, TRAINING, HELD)]
         for measure in ("frechet", "mmd", "coverage"):
             found = subsampled(_ratio_of(measure), *sets, seed=seed, repeats=_REPEATS)
             value = rows[SAMPLES].get(f"{measure}_ratio{suffix}", np.nan)  # a mean over draws
@@ -284,9 +304,7 @@ def _blind(rows: Mapping[str, Metrics]) -> dict[str, list[str]]:
 
 def _statistics(looked: Mapping[str, Seen]) -> list[tuple[str, ...]]:
     """Of each statistic: both sides' mean and deviation, and how far the distributions differ."""
-    real, train, drawn = (
-        looked[name].statistics for name in ("held-out scans", "training scans", SAMPLES)
-    )
+    real, train, drawn = (looked[name].statistics for name in (HELD, TRAINING, SAMPLES))
     rows = [
         (
             name.replace("_", " "),
@@ -297,7 +315,7 @@ def _statistics(looked: Mapping[str, Seen]) -> list[tuple[str, ...]]:
         )
         for name in real
     ]
-    histograms = [f"{looked[name].histogram:.4f}" for name in (SAMPLES, "training scans")]
+    histograms = [f"{looked[name].histogram:.4f}" for name in (SAMPLES, TRAINING)]
     return [*rows, ("histogram of intensities", "", "", *histograms)]
 
 

@@ -83,7 +83,7 @@ def _of_models(
             table(metrics, ["prior_bits_per_code", "marginal_bits_per_code", "prior_saving",
                             *bits]),
             [("Training of the prior", curves(histories["prior"], {
-                "bits per code": ["bits_per_code", "held_out_bits_per_code"],
+                "bits per code": ["train_bits_per_code", "held_out_bits_per_code"],
                 "learning rate": ["learning_rate"],
             }))],
             page="Prior study",

@@ -27,7 +27,7 @@ from vqmri.scans.volume import Channel
 from vqmri.terminal import progress
 from vqmri.training.generator import Generator
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _COMPRESSED_AT_MOST = 8  # times; brains without skull and noise come near it
 IMAGES, TABLE = "images.idx.gz", "samples.tsv"
 

@@ -38,19 +38,25 @@ REGISTERED = "vqmri-generator"
 _LOOKS_AT_HELD_OUT = 10  # times in a training
 
 
+class Side(NamedTuple):
+    """Scans as they are, to look at: codes, covariates, and the positions in the fields of view."""
+
+    maps: list[Tensor]
+    rows: Tensor
+    masks: list[Bool[np.ndarray, "item ..."]]
+
+
 class Data(NamedTuple):
     """Codes in memory, one tensor per map with the finest first, and the items' covariates.
 
-    train: of the training volumes and after them of their varied copies
-    subjects: of the training items; masks: held-out positions inside the fields of view
+    train: what is learnt from, and of which subjects
+    sides: by the name of the metric, held-out scans and as many training scans
     """
 
     train: list[Tensor]
     train_rows: Tensor
     subjects: list[str]
-    held_out: list[Tensor]
-    held_out_rows: Tensor
-    masks: list[Bool[np.ndarray, "item ..."]]
+    sides: dict[str, Side]
 
 
 def train_prior(
@@ -137,8 +143,10 @@ def _fit(
         if step % looks and step != settings.steps:
             return {}
         assert isinstance(published, Prior)
-        likelihood = held_out_likelihood(published, data.held_out, data.masks, data.held_out_rows)
-        return {"held_out_bits_per_code": likelihood.bits_per_code}
+        return {
+            name: held_out_likelihood(published, side.maps, side.masks, side.rows).bits_per_code
+            for name, side in data.sides.items()
+        }
 
     sizes = model.num_embeddings
     return fit(
@@ -165,16 +173,31 @@ def _load(store: CodeStore, covariates: Sequence[Covariate]) -> Data:
     they are would be learnt by heart first, and are the ones that a stranger could ask for.
     """
     records = [Record(**row) for row in store.attributes["records"]]
-    held_rows = rows_of(records, HELD_OUT)
-    held = [records[row] for row in held_rows]
+    held, known = rows_of(records, HELD_OUT), rows_of(records, TRAIN)
+    even = np.linspace(0, len(known) - 1, min(len(held), len(known))).astype(int)
     items, learnt = _learnt(store, records)
     return Data(
         train=_tensors(store, items),
         train_rows=known_rows(covariates, [known for _, known in learnt]),
         subjects=[subject for subject, _ in learnt],
-        held_out=_tensors(store, held_rows),
-        held_out_rows=known_rows(covariates, [row.covariates for row in held]),
-        masks=masks_in_view(store, [row.box for row in held]),
+        sides={
+            "train_bits_per_code": _side(store, covariates, records, [known[i] for i in even]),
+            "held_out_bits_per_code": _side(store, covariates, records, held),
+        },
+    )
+
+
+def _side(
+    store: CodeStore,
+    covariates: Sequence[Covariate],
+    records: Sequence[Record],
+    rows: Sequence[int],
+) -> Side:
+    chosen = [records[row] for row in rows]
+    return Side(
+        _tensors(store, rows),
+        known_rows(covariates, [record.covariates for record in chosen]),
+        masks_in_view(store, [record.box for record in chosen]),
     )
 
 

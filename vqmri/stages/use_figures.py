@@ -109,7 +109,7 @@ def of_labels(
 
 def _relative(scores: Metrics, guess: float) -> float:
     """What samples are worth beside real data; NaN where even these are not surely above chance."""
-    if scores["real_low"] <= guess:  # a ratio of two numbers near zero says nothing
+    if not scores["real_low"] > guess:  # a ratio of two numbers near zero says nothing; NaN: unsure
         return float("nan")
     return relative(scores["synthetic"], scores["real"], guess)
 

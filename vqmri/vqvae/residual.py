@@ -92,7 +92,9 @@ def add_residuals(
     """A decoded sample with its own noise, by (seed, number) alone; a label map stays as it is."""
     found = volume.copy()
     for channel, about in enumerate(residuals):
-        random = np.random.Generator(np.random.Philox(key=[seed, (number << 8) + channel]))
+        # the prior's draws of a map have counters of [0, 0, 0, map]
+        philox = np.random.Philox(key=[seed, number], counter=[0, 0, 1, channel])
+        random = np.random.Generator(philox)
         found[channel] = Residual(**about).draw(volume[channel], random)
     return found
 

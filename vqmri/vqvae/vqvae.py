@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqmri.convolution import without_tf32
 from vqmri.quantizers import Quantized, Quantizer, build_quantizer
 from vqmri.shapes import Volumes
 from vqmri.vqvae.blocks import Residual, same
@@ -123,6 +124,7 @@ class VQVAE(nn.Module):
         outputs = self.decoders[0](finest, state)
         return Reconstruction(outputs, codes, torch.stack(losses).sum())
 
+    @without_tf32()
     def encode(self, volumes: Volumes) -> list[Tensor]:
         """Each map of codes, finest first, (batch, *grid). Call it in evaluation mode."""
         if self._in_tiles(volumes.shape[2:]):
