@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from monai.metrics import SSIMMetric
 from scipy.ndimage import correlate1d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -107,14 +108,14 @@ def test_volumes_measured_together_have_the_figures_of_each_alone(
 def test_large_volumes_are_measured_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """SSIM's working memory is many times its batch: 28 GB for 64 brains at 1 mm."""
     sizes = []
-    metric = reconstruction.SSIMMetric.__call__
+    metric = SSIMMetric.__call__
 
     def counted(self: Any, y_pred: Any, y: Any) -> Any:
         sizes.append(len(y))
         return metric(self, y_pred=y_pred, y=y)
 
     predicted, volumes = pair(6, 1, (16, 16, 16))
-    monkeypatch.setattr(reconstruction.SSIMMetric, "__call__", counted)
+    monkeypatch.setattr(SSIMMetric, "__call__", counted)
     monkeypatch.setattr(reconstruction, "_VALUES_PER_BATCH", 2 * 16**3)
     whole = tuple((0, 16) for _ in range(3))
     ssim_in_view(predicted, volumes, [whole] * 6)

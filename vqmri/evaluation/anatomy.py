@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
+from vqmri.evaluation.distances import jensen_shannon
 from vqmri.scans.dataset import FOREGROUND
 
 Volume = Float[np.ndarray, "channel *space"]
@@ -94,18 +95,15 @@ def describe(
 
 
 def histogram_distance(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> float:
-    """Jensen–Shannon divergence of two sets' intensities in bits, 0 to 1; lower is better.
+    """Jensen–Shannon divergence (Lin 1991) of two sets' intensities, 0 to 1 bit; lower is better.
 
-    ½ KL(P‖M) + ½ KL(Q‖M) with M = ½ (P + Q) (Lin 1991).
     Of all their voxels together in 64 equal bins from 0 to 1; those beyond count in the outermost.
     NaN for an empty set.
     """
     if min(a.size, b.size) == 0:
         return float("nan")
     p, q = (np.histogram(x.clip(0, 1), _BINS, (0, 1))[0] / x.size for x in (a, b))
-    middle = (p + q) / 2
-    terms = [x[x > 0] * np.log2(x[x > 0] / middle[x > 0]) for x in (p, q)]
-    return max(0.0, float(terms[0].sum() + terms[1].sum()) / 2)
+    return jensen_shannon(p, q)
 
 
 def ks_distance(a: Float[np.ndarray, " a"], b: Float[np.ndarray, " b"]) -> float:

@@ -57,3 +57,13 @@ def _root(items: A) -> Float[np.ndarray, "rank feature"]:
 def _kernel(a: A, b: B | None = None) -> Float[np.ndarray, "a other"]:
     other = a if b is None else b
     return (a @ other.T / a.shape[1] + 1) ** 3
+
+
+def jensen_shannon(p: Float[np.ndarray, " kind"], q: Float[np.ndarray, " kind"]) -> float:
+    """½ KL(P‖M) + ½ KL(Q‖M) in bits with M = ½ (P + Q) (Lin 1991), 0 to 1; lower is better.
+
+    p, q: shares of the same kinds, each of sum 1
+    """
+    middle = (p + q) / 2
+    terms = [x[x > 0] * np.log2(x[x > 0] / middle[x > 0]) for x in (p, q)]
+    return max(0.0, float(terms[0].sum() + terms[1].sum()) / 2)

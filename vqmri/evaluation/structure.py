@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
+from vqmri.evaluation.distances import jensen_shannon
+
 Items = Integer[np.ndarray, "item *grid"]
 
 _ITEMS_PER_CHUNK = 64
@@ -29,9 +31,7 @@ def neighbour_divergence(
     if max(codes.max(), reference.max()) >= num_embeddings:
         raise ValueError(f"a code is not below num_embeddings, {num_embeddings}")
     divergences = [
-        _jensen_shannon(
-            _pairs(codes, axis, num_embeddings), _pairs(reference, axis, num_embeddings)
-        )
+        _divergence(_pairs(codes, axis, num_embeddings), _pairs(reference, axis, num_embeddings))
         for axis in range(1, codes.ndim)
         if codes.shape[axis] > 1
     ]
@@ -44,15 +44,13 @@ def _pairs(codes: Items, axis: int, num_embeddings: int) -> Int[np.ndarray, " pa
     return (along[:-1] * num_embeddings + along[1:]).ravel()
 
 
-def _jensen_shannon(a: Int[np.ndarray, " a"], b: Int[np.ndarray, " b"]) -> float:
+def _divergence(a: Int[np.ndarray, " a"], b: Int[np.ndarray, " b"]) -> float:
     counted = [np.unique(pairs, return_counts=True) for pairs in (a, b)]
     kinds = np.union1d(counted[0][0], counted[1][0])
     p, q = np.zeros(len(kinds)), np.zeros(len(kinds))
     for share, (found, counts) in zip((p, q), counted, strict=True):
         share[np.searchsorted(kinds, found)] = counts / counts.sum()
-    middle = (p + q) / 2
-    terms = [x[x > 0] * np.log2(x[x > 0] / middle[x > 0]) for x in (p, q)]
-    return max(0.0, float(terms[0].sum() + terms[1].sum()) / 2)
+    return jensen_shannon(p, q)
 
 
 def unique_items(maps: Sequence[Integer[np.ndarray, "item ..."]]) -> int:

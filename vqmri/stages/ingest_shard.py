@@ -19,7 +19,7 @@ from vqmri.scans.outcomes import Earlier, Outcome, earlier
 from vqmri.scans.quality import look
 from vqmri.scans.store import VolumeWriter, shard_range, volumes_per_shard
 from vqmri.scans.volume import Candidate, Record, Rejection
-from vqmri.stages.workers import keep_memory
+from vqmri.training.memory import keep_memory
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Shards on several processes of this machine."""
 
-import ctypes
 import multiprocessing
 import os
 import threading
@@ -16,8 +15,6 @@ from threadpoolctl import threadpool_limits
 
 from vqmri.errors import InterruptedRunError
 from vqmri.protocols import Map
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def processes(number: int) -> Map:
@@ -58,14 +55,6 @@ def _alone() -> None:
     torch.set_num_threads(1)
     threadpool_limits(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def keep_memory() -> None:
-    """Let glibc give freed volumes to the next scan: to ask the system again costs a quarter."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that it takes
-        mallopt(_M_TRIM_THRESHOLD, 2**30)
 
 
 def _end_with_parent() -> None:

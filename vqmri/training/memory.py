@@ -32,13 +32,22 @@ def return_large_blocks() -> None:
     """From here on this process returns freed blocks of LARGE bytes to the system at once.
 
     By itself glibc raises that size up to 32 MiB as such blocks are freed. What is smaller stays on
-    its heap, in pieces into which the next tensor often does not fit. mallopt(3) has the two
-    settings; C libraries without it are left as they are.
+    its heap, in pieces into which the next tensor often does not fit.
     """
+    _set_malloc(LARGE, 2 * LARGE)
+
+
+def keep_memory() -> None:
+    """Let glibc give freed volumes to the next scan: to ask the system again costs a quarter."""
+    _set_malloc(2**25, 2**30)  # the first is the most that it takes
+
+
+def _set_malloc(mmap_threshold: int, trim_threshold: int) -> None:
+    """See mallopt(3); C libraries without it are left as they are."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, LARGE)
-        mallopt(_TRIM_THRESHOLD, 2 * LARGE)
+        mallopt(_MMAP_THRESHOLD, mmap_threshold)
+        mallopt(_TRIM_THRESHOLD, trim_threshold)
 
 
 @contextmanager
