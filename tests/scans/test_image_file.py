@@ -1,5 +1,6 @@
 """Pairs of files and FreeSurfer's images; what NIfTI in one file goes through is in test_nifti."""
 
+import errno
 import gzip
 import hashlib
 import os
@@ -261,8 +262,33 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
     (tmp_path / "folder.nii").mkdir()
     (tmp_path / "loop.nii").symlink_to("loop.nii")
     (tmp_path / "zero.nii").symlink_to("/dev/zero")
-    for name in ("pipe.nii", "folder.nii", "loop.nii", "zero.nii", "absent.nii"):
+    (tmp_path / "link.nii").symlink_to("nowhere.nii")  # as git-annex has what it did not fetch
+    for name in ("pipe.nii", "folder.nii", "loop.nii", "zero.nii", "link.nii"):
         assert refusal(tmp_path / name) == "unreadable"
+
+
+@pytest.mark.parametrize("name", ["absent.nii", "absent.hdr", "gone/absent.img"])
+def test_a_file_that_is_gone_is_no_bad_scan(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FileNotFoundError, match="absent"):
+        nifti.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("number", "blamed"),
+    [(errno.EIO, True), (errno.ESTALE, True), (errno.ENOTCONN, True), (errno.EACCES, False)],
+)
+def test_only_what_the_file_is_to_blame_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, blamed: bool
+) -> None:
+    (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(scan_bytes(voxels())))
+
+    def failing(self: Any, buffer: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(image_file._Hashed, "readinto", failing)
+    with pytest.raises(OSError if blamed else Refused, match=r"scan\.nii|Permission") as caught:
+        nifti.read(tmp_path / "scan.nii.gz")
+    assert not blamed or (isinstance(caught.value, OSError) and caught.value.errno == number)
 
 
 def test_a_file_much_longer_than_its_header_says_is_refused(tmp_path: Path) -> None:

@@ -576,9 +576,16 @@ def test_a_label_map_on_the_grid_of_its_scan_passes(tmp_path: Path, shape: tuple
 
 
 def test_a_missing_label_map_is_refused(tmp_path: Path) -> None:
-    assert label_refusal(tmp_path / "absent.nii.gz") == "label-missing"
     # find() gives "" for a scan without one, which then is the raw folder.
     assert label_refusal(tmp_path / "") == "label-missing"
+    with pytest.raises(Refused, match="mask-missing"):
+        nifti.read_mask(tmp_path / "", VOLUME)
+
+
+def test_a_label_map_that_was_found_and_is_gone_is_not_missing(tmp_path: Path) -> None:
+    for read in (nifti.check_label, nifti.read_mask):
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "absent.nii.gz", VOLUME)
 
 
 def test_a_label_map_of_another_shape_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What is refused, and by which code."""
 
+import errno
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +40,12 @@ REFUSALS = {
 PASSING = {"command-failed", "dicom-conversion"}
 """Those that may be the machine's fault: an equal scan is tried again."""
 
+_OF_THE_FILE = {
+    None, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL,
+    errno.EFBIG, errno.EOVERFLOW, errno.ENXIO,
+}  # fmt: skip
+"""Numbers of OSErrors that a file would give on any machine; damaged gzip has none."""
+
 MAX_VOXELS = 1024**3
 
 
@@ -52,6 +61,21 @@ class Refused(Exception):  # noqa: N818  (a verdict on a scan, not a fault of th
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+
+
+def raise_machines_fault(error: BaseException, path: Path) -> None:
+    """Raise an OSError again when a disk or a file server is at fault, or a found file is gone.
+
+    Refused for it, the scan would stay so when its file is back. A link that leads nowhere, as to
+    what git-annex did not fetch, is the link's own fault.
+    """
+    if not isinstance(error, OSError) or error.errno in _OF_THE_FILE:
+        return
+    gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
+    if gone and os.path.islink(error.filename or path):  # noqa: PTH114  (which never raises)
+        return
+    error.filename = error.filename or str(path)  # a failed read does not name it
+    raise error
 
 
 def check_header(shape: tuple[int, ...], dtype: np.dtype[Any], affine: np.ndarray | None) -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from vqmri.errors import InputError
 from vqmri.scans import image_file
+from vqmri.scans.check import raise_machines_fault
 from vqmri.scans.dicom_image import START, is_marked, may_be_dicom
 
 Kind = Literal["bids", "nifti", "dicom"]
@@ -124,6 +125,7 @@ def _is_dicom(path: Path) -> bool:
             return False
         with path.open("rb", buffering=0) as file:
             start = file.read(START)
-    except OSError:  # nobody may read it, or it is gone
+    except OSError as error:  # nobody may read it
+        raise_machines_fault(error, path)
         return False
     return is_marked(start) or (may_be_dicom(start) and _DICOM_UID in start)

@@ -280,8 +280,8 @@ def read_label(path: Path, volume: Volume, label_values: Sequence[int]) -> np.nd
 
 
 def read_mask(path: Path, volume: Volume) -> np.ndarray:
-    """The brain mask of a volume, 1 where the file is above 0; Refused as a label map is."""
-    if not path.is_file():
+    """The brain mask of a volume, 1 where the file is above 0; raises what `read_label` does."""
+    if path.is_dir():  # the raw folder, as of a scan to which none was found
         raise Refused("mask-missing", "no file that matches `masks` belongs to it by name")
     try:
         check_label(path, volume)
@@ -294,7 +294,7 @@ def read_mask(path: Path, volume: Volume) -> np.ndarray:
 
 def check_label(path: Path, volume: Volume) -> None:
     """Raises Refused where the label map is absent or, by its header, lies on another grid."""
-    if not path.is_file():
+    if path.is_dir():
         raise Refused("label-missing", "no file that matches `labels` belongs to it by name")
     try:
         label = image_file.read_header(path)
