@@ -398,7 +398,7 @@ def test_subjects_of_a_table_are_cleaned_and_stay_apart(tmp_path: Path, first: s
         find(tmp_path, images="*", table="scans.tsv")
 
 
-@pytest.mark.parametrize("nobody", ["", " ", "n/a", "--", "sub-"])
+@pytest.mark.parametrize("nobody", ["", " ", "n/a", "N/A", "null", "--", "sub-"])
 def test_a_subject_without_a_name_is_an_error(tmp_path: Path, nobody: str) -> None:
     (tmp_path / "a.nii").touch()
     write_table(tmp_path, "file\tsubject", f"a.nii\t{nobody}", "other.nii\t")

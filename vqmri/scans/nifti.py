@@ -16,7 +16,8 @@ from vqmri.scans.check import Refused, check_voxels
 from vqmri.scans.volume import Candidate, Volume
 
 _BIDS_NAME = re.compile(r"sub-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*_[A-Za-z0-9]+")
-_MISSING = {"", "n/a", "NA", "nan"}
+_MISSING = {"", "n/a", "n.a.", "na", "nan", "null"}
+"""Cells of a table without a value, in small letters."""
 
 
 def find(
@@ -40,7 +41,8 @@ def find(
         belongs to the scan that has the same file name, or the same without its _suffix; a suffix
         that all scans have, as `_T1w`, does not count
     Raises InputError when nothing is found, when a glob leads out of `raw`, when the table lacks a
-    column, a scan or a scan's subject, or when a name stands for several files or two people.
+    column, a scan or a scan's subject, or has two different rows of one, or when a name stands for
+    several files or two people.
     """
     paths = _images(raw, images)
     if not paths:
@@ -181,7 +183,7 @@ def _people(subjects: Mapping[str, str]) -> dict[str, str]:
     names: dict[str, str] = {}
     people: dict[str, str] = {}
     for file, name in subjects.items():
-        label = "" if name.strip() in _MISSING else _clean(name.strip().removeprefix("sub-"))
+        label = "" if _is_missing(name) else _clean(name.strip().removeprefix("sub-"))
         if not label:
             raise InputError(
                 f"ingest.source.table calls the subject of {file!r} {name!r}: that is nobody. "
@@ -223,7 +225,12 @@ def _read_table(path: Path, columns: list[str], scans: list[Path]) -> dict[str, 
                     f"these as ingest.source.{option.get(asked, 'covariates')} in params.yaml, or "
                     "add it."
                 )
-            rows = {row[columns[0]]: row for row in reader}
+            rows: dict[str, dict[str, str]] = {}
+            twice = set()
+            for row in reader:
+                first = rows.setdefault(row[columns[0]], row)
+                if any(first[name] != row[name] for name in columns):
+                    twice.add(row[columns[0]])
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is no table in UTF-8: {error}. Save it as one.") from None
     found = {}
@@ -236,13 +243,19 @@ def _read_table(path: Path, columns: list[str], scans: list[Path]) -> dict[str, 
                 f"{' or '.join(map(repr, names[1:]))}. Add it, or make ingest.source.images "
                 "narrower."
             )
+        if key in twice:  # of a name that is no scan's, as "n/a", there may be many
+            raise InputError(f"{path} has two different rows of {key!r}. Remove the wrong one.")
         found[scan.name] = rows[key]
     return found
 
 
+def _is_missing(cell: str) -> bool:
+    return cell.strip().casefold() in _MISSING
+
+
 def value(text: str) -> str | float | None:
     """What a cell of a table says: a finite number, a text, or None where it is missing."""
-    if text.strip() in _MISSING:
+    if _is_missing(text):
         return None
     try:
         number = float(text)
