@@ -21,6 +21,7 @@ REFUSALS = {
     "not-8-bit": "the picture has another number of bits per channel than 8",
     "modality-missing": "there is no file of a further modality that belongs to the scan",
     "modality-mismatch": "a further modality shows another part of the world than the image",
+    "not-bids-named": "the file has a name that a BIDS data set does not have",
     "outside": "it is a link to a file outside the folder of raw files",
     "label-missing": "there is no label map of this name",
     "label-mismatch": "the label map lies on another grid than the image",

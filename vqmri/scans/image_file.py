@@ -6,7 +6,7 @@
 | `.hdr` and `.img`      | the same as a pair         | two; the header's name stands    |
 | `.mgh`, `.mgz`         | MGH, of FreeSurfer         | one                              |
 
-All may be gzipped: `.gz` is appended, and `.mgz` is `.mgh.gz`.
+All may be gzipped: `.gz` is appended, and `.mgz` is `.mgh.gz`. Capitals are the same.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from vqmri.scans.check import MAX_VOXELS, Refused, check_header, raise_machines_fault
 
-_SUFFIX = re.compile(r"\.(?:(?:nii|hdr|img|mgh)(?:\.gz)?|mgz)$")
+_SUFFIX = re.compile(r"\.(?:(?:nii|hdr|img|mgh)(?:\.gz)?|mgz)$", re.IGNORECASE)
 _HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348, MGH 90
 _SLACK_BYTES = 2**20  # of what may follow: padding, MGH's tags, extensions in a `.hdr`
 _MAX_BYTES = MAX_VOXELS * 8
@@ -235,7 +235,7 @@ def _opened(path: Path, digest: Any) -> Iterator[tuple[Any, int]]:
         raise Refused("unreadable", "it is a folder, a pipe or a device")
     with path.open("rb") as plain:
         hashed = _Hashed(plain, digest)
-        if not path.name.endswith((".gz", ".mgz")):
+        if not path.name.lower().endswith((".gz", ".mgz")):
             yield hashed, size
             return
         with igzip.IGzipFile(fileobj=hashed) as file:
@@ -268,7 +268,7 @@ def _damage_refused(path: Path) -> Iterator[None]:
 
 
 def _is(path: Path, suffix: str) -> bool:
-    return path.name.endswith((f".{suffix}", f".{suffix}.gz"))
+    return path.name.lower().endswith((f".{suffix}", f".{suffix}.gz"))
 
 
 def _is_half(path: Path) -> bool:
@@ -277,8 +277,9 @@ def _is_half(path: Path) -> bool:
 
 def _other_half(path: Path, suffix: str) -> Path | None:
     """The other file of a pair, packed like this one if there are both."""
-    endings = (f".{suffix}.gz", f".{suffix}")
-    if not path.name.endswith(".gz"):
-        endings = endings[::-1]
-    there = [other for ending in endings if (other := path.with_name(stem(path) + ending)).exists()]
-    return there[0] if there else None
+    endings = [f".{suffix}.gz", f".{suffix}"]
+    if not path.name.lower().endswith(".gz"):
+        endings.reverse()
+    endings += [ending.upper() for ending in endings]
+    there = (path.with_name(stem(path) + ending) for ending in endings)
+    return next((other for other in there if other.exists()), None)

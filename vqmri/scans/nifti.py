@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vqmri.errors import InputError
-from vqmri.scans import image_file
+from vqmri.scans import image_file, kinds
 from vqmri.scans.check import Refused, check_voxels
 from vqmri.scans.volume import Candidate, Volume
 
@@ -40,9 +40,9 @@ def find(
     modalities, labels, masks: globs of further channels, of label maps and of brain masks; a file
         belongs to the scan that has the same file name, or the same without its _suffix; a suffix
         that all scans have, as `_T1w`, does not count
-    Raises InputError when nothing is found, when a glob leads out of `raw`, when the table lacks a
-    column, a scan or a scan's subject, or has two different rows of one, or when a name stands for
-    several files or two people.
+    Raises InputError when nothing is found, when a glob leads out of `raw` or looks into a folder
+    that may not be listed, when the table lacks a column, a scan or a scan's subject, or has two
+    different rows of one, or when a name stands for several files or two people.
     """
     paths = _images(raw, images)
     if not paths:
@@ -82,6 +82,7 @@ def _images(raw: Path, glob: str) -> list[Path]:
             f"{glob!r} leads out of {raw}; scans are looked for below it alone. Take out the '..', "
             "or set ingest.raw to the folder above."
         )
+    kinds.check_listed(raw, glob)
     asked = any(part.startswith(".") for part in Path(glob).parts)
     found = (path for path in raw.glob(glob) if image_file.is_image(path))
     return sorted(
@@ -293,7 +294,7 @@ def read_label(path: Path, volume: Volume, label_values: Sequence[int]) -> np.nd
 
 
 def read_mask(path: Path, volume: Volume) -> np.ndarray:
-    """The brain mask of a volume, 1 where the file is above 0; raises what `read_label` does."""
+    """The brain mask of a volume, 1 where the file is above 0; Refused as a label map is."""
     if path.is_dir():  # the raw folder, as of a scan to which none was found
         raise Refused("mask-missing", "no file that matches `masks` belongs to it by name")
     try:
