@@ -1,9 +1,11 @@
 """Find images with an affine (NIfTI, MGH), pair them with what belongs to them, and read them."""
 
 import csv
+import hashlib
 import math
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -173,9 +175,9 @@ def _subject(path: Path, alone: bool) -> str:
     Names that are one without their punctuation are one person: a split then cannot part them.
     """
     for part in (path.name, *(parent.name for parent in path.parents)):
-        if found := re.match(r"sub-([A-Za-z0-9]+)", part):
-            return found.group(1)
-    stem = path.name.split(".")[0]
+        if found := re.match(r"sub-([A-Za-z0-9\u0080-\U0010ffff]+)", part):
+            return _clean(found.group(1))
+    stem = image_file.stem(path)
     return _clean(stem if alone else f"{path.parent.as_posix()}{stem}") or "unnamed"
 
 
@@ -200,8 +202,12 @@ def _people(subjects: Mapping[str, str]) -> dict[str, str]:
 
 
 def _clean(name: str) -> str:
-    """As BIDS has labels: letters and digits alone."""
-    return re.sub(r"[^A-Za-z0-9]", "", name)
+    """As BIDS has labels: A to Z and digits alone; a hash stands for letters beyond them."""
+    name = unicodedata.normalize("NFC", name)  # a Mac writes é as two
+    label = re.sub(r"[^A-Za-z0-9]", "", name)
+    if all(letter.isascii() or not letter.isalnum() for letter in name):
+        return label
+    return label + hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def _read_table(path: Path, columns: list[str], scans: list[Path]) -> dict[str, dict[str, str]]:
