@@ -84,8 +84,31 @@ def test_only_raw_images_with_names_of_bids_are_taken(raw: Path) -> None:
         "group/anat/sub-03_T1w.nii.gz",
         "sub-04_T1w.nii.gz",
     )
-    assert sources(raw) == list(SESSIONS)
+    strange = (
+        "sub-02/anat/T1w.nii.gz",
+        "sub-02/anat/sub-02 copy_T1w.nii.gz",
+        "sub-02/anat/sub-02_T1w.mgz",
+        "sub-02/anat/sub-02_new_T1w.nii.gz",
+        "sub-02/anat/sub-_T1w.nii.gz",
+    )
+    assert sources(raw) == sorted([*SESSIONS, *strange])
+    for name in strange:  # it lies among them, and to pass over it in silence would lose a scan
+        with pytest.raises(Refused, match=r"^not-bids-named: .*sub-LABEL"):
+            bids_dataset.read(raw, Candidate(name, "", {}))
     assert sources(raw, suffix="T2w") == ["sub-02/anat/sub-02_T2w.nii.gz"]
+
+
+def test_capitals_in_the_ending_are_the_same(raw: Path) -> None:
+    touch(raw, "sub-05/anat/sub-05_T1w.NII.GZ", "sub-06/anat/sub-06_T1w.Nii")
+    assert [c.subject for c in find(raw)][-2:] == ["05", "06"]
+
+
+def test_names_that_are_none_of_bids_are_told_where_there_are_no_others(tmp_path: Path) -> None:
+    touch(tmp_path, "sub-NYU-04/anat/sub-NYU-04_T1w.nii.gz", "sub-NYU-05/anat/sub-NYU-05_T1w.nii")
+    with pytest.raises(
+        InputError, match=r"2 files, as sub-NYU-04/.*not named so\. Rename them, or"
+    ):
+        find(tmp_path)
 
 
 def test_a_session_or_an_acquisition_is_chosen_by_its_label(raw: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import logging
 import pickle
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
@@ -113,11 +115,23 @@ def test_the_same_image_twice_counts_once(raw: Path) -> None:
 # What is refused
 
 
-def test_a_file_that_is_gone_is_refused(raw: Path) -> None:
+def test_a_file_that_is_gone_is_no_fault_of_the_series(raw: Path) -> None:
     paths = files.write(files.stack(), raw)
     candidate = only(raw)
     paths[3].unlink()
-    assert outcome(raw, candidate) == "unreadable"
+    with pytest.raises(FileNotFoundError, match=paths[3].name):
+        dicom.read(raw, candidate)
+
+
+def test_a_disk_that_fails_damages_no_header(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write(files.stack(), raw)
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(pydicom, "dcmread", failing)
+    with pytest.raises(OSError, match="IM0000"):
+        find(raw)
 
 
 def test_links_are_not_followed(raw: Path, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Pairs of files and FreeSurfer's images; what NIfTI in one file goes through is in test_nifti."""
 
+import errno
 import gzip
 import hashlib
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -261,8 +263,33 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
     (tmp_path / "folder.nii").mkdir()
     (tmp_path / "loop.nii").symlink_to("loop.nii")
     (tmp_path / "zero.nii").symlink_to("/dev/zero")
-    for name in ("pipe.nii", "folder.nii", "loop.nii", "zero.nii", "absent.nii"):
+    (tmp_path / "link.nii").symlink_to("nowhere.nii")  # as git-annex has what it did not fetch
+    for name in ("pipe.nii", "folder.nii", "loop.nii", "zero.nii", "link.nii"):
         assert refusal(tmp_path / name) == "unreadable"
+
+
+@pytest.mark.parametrize("name", ["absent.nii", "absent.hdr", "gone/absent.img"])
+def test_a_file_that_is_gone_is_no_bad_scan(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FileNotFoundError, match="absent"):
+        nifti.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("number", "blamed"),
+    [(errno.EIO, True), (errno.ESTALE, True), (errno.ENOTCONN, True), (errno.EACCES, False)],
+)
+def test_only_what_the_file_is_to_blame_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, blamed: bool
+) -> None:
+    (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(scan_bytes(voxels())))
+
+    def failing(self: Any, buffer: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(image_file._Hashed, "readinto", failing)
+    with pytest.raises(OSError if blamed else Refused, match=r"scan\.nii|Permission") as caught:
+        nifti.read(tmp_path / "scan.nii.gz")
+    assert not blamed or (isinstance(caught.value, OSError) and caught.value.errno == number)
 
 
 def test_a_file_much_longer_than_its_header_says_is_refused(tmp_path: Path) -> None:
@@ -352,13 +379,54 @@ def test_a_link_out_of_raw_is_refused(tmp_path: Path) -> None:
         ("OAS1_0061.nii", "OAS10061"),
         ("a b-c.nii.gz", "abc"),
         ("sub-x_y.nii", "x"),
-        ("脳.nii", "unnamed"),
         ("-.nii", "unnamed"),
+        ("1.2.840.1.nii.gz", "128401"),
+        ("scan.001.mgz", "scan001"),
+        ("脳.nii", "29e5afdf"),
+        ("李四_T1.NII.GZ", "T179989f5a"),
     ],
 )
 def test_a_subject_is_letters_and_digits(tmp_path: Path, name: str, subject: str) -> None:
     (tmp_path / name).touch()
     assert [c.subject for c in find(tmp_path, images="*")] == [subject]
+
+
+def test_people_whose_names_no_label_holds_stay_apart(tmp_path: Path) -> None:
+    names = ("李四_T1.nii", "王五_T1.nii", "sub-张三_T1.nii", "sub-José.nii", "sub-Josè.nii")
+    for name in names:
+        (tmp_path / name).touch()
+    assert len({c.subject for c in find(tmp_path, images="*")}) == 5
+    rows = [f"{name}\t{name[:-4]}" for name in names]
+    write_table(tmp_path, "file\tsubject", *rows)
+    assert len({c.subject for c in find(tmp_path, images="*", table="scans.tsv")}) == 5
+    for form in ("NFC", "NFD"):
+        folder = tmp_path / form
+        folder.mkdir()
+        (folder / unicodedata.normalize(form, "José.nii")).touch()
+    (one, two) = (find(tmp_path / form, images="*")[0].subject for form in ("NFC", "NFD"))
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("SCAN.HDR", "SCAN.IMG"), ("scan.HDR.GZ", "scan.IMG.GZ"), ("scan.hdr", "scan.IMG.GZ")],
+)
+def test_a_pair_in_capitals_is_one(tmp_path: Path, first: str, second: str) -> None:
+    raw = voxels().astype(np.float32).tobytes("F")
+    for name, data in ((first, bytes(pair_header().binaryblock) + bytes(4)), (second, raw)):
+        packs = name.lower().endswith(".gz")
+        (tmp_path / name).write_bytes(gzip.compress(data) if packs else data)
+    assert [c.source for c in find(tmp_path, images="*")] == [first]
+    assert np.array_equal(nifti.read(tmp_path / first)[0].data[0], voxels())
+
+
+@pytest.mark.parametrize("name", ["SCAN.NII", "scan.NII.GZ", "scan.nii.GZ", "T1.MGZ", "T1.MGH"])
+def test_an_ending_in_capitals_is_the_same(tmp_path: Path, name: str) -> None:
+    data = MGH if ".MG" in name else scan_bytes(voxels())
+    packs = name.lower().endswith((".gz", ".mgz"))
+    (tmp_path / name).write_bytes(gzip.compress(data) if packs else data)
+    assert [c.source for c in find(tmp_path, images="*")] == [name]
+    nifti.read(tmp_path / name)
 
 
 @pytest.mark.parametrize("first", ["p-1", "sub-p1", "p_1"])
@@ -372,7 +440,7 @@ def test_subjects_of_a_table_are_cleaned_and_stay_apart(tmp_path: Path, first: s
         find(tmp_path, images="*", table="scans.tsv")
 
 
-@pytest.mark.parametrize("nobody", ["", " ", "n/a", "--", "sub-"])
+@pytest.mark.parametrize("nobody", ["", " ", "n/a", "N/A", "null", "--", "sub-"])
 def test_a_subject_without_a_name_is_an_error(tmp_path: Path, nobody: str) -> None:
     (tmp_path / "a.nii").touch()
     write_table(tmp_path, "file\tsubject", f"a.nii\t{nobody}", "other.nii\t")

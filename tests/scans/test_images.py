@@ -166,6 +166,13 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
         images.read(tmp_path, Candidate("c.png", "c", {}), channels=1)
 
 
+def test_a_picture_that_is_gone_stops_the_run(folders: Path) -> None:
+    found = find(folders, "train/*/*")
+    (folders / found[0].source).unlink()
+    with pytest.raises(FileNotFoundError):
+        images.read(folders, found[0], channels=1)
+
+
 def test_sixteen_bits_are_refused_and_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 40000, dtype=np.uint16)).save(tmp_path / "a.png")
     assert refusal(tmp_path / "a.png", (tmp_path / "a.png").read_bytes()) == "not-8-bit"

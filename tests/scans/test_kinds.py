@@ -1,5 +1,7 @@
+import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.scans import dicom_files
+from tests.scans import dicom_files, test_bids_dataset, test_nifti
 from vqmri.errors import InputError
 from vqmri.scans import bids_dataset, dicom, kinds
 from vqmri.scans.kinds import kind_of
@@ -39,7 +41,7 @@ def write_dicom(raw: Path, name: str = "IM0000", **options: Any) -> Path:
     "name",
     [
         "scan.nii", "a/b/scan.nii.gz", "scan.hdr", "scan.img", "scan.img.gz", "scan.mgh",
-        "mri/T1.mgz", "labels/scan.nii.gz", "sub-01/func/sub-01_bold.nii.gz",
+        "mri/T1.mgz", "SCAN.NII", "T1.MGZ", "labels/scan.nii.gz", "sub-01/func/sub-01_bold.nii.gz",
     ],
 )  # fmt: skip
 def test_images_are_known_by_their_names(raw: Path, name: str) -> None:
@@ -72,7 +74,7 @@ def test_what_only_looks_like_dicom_is_none(raw: Path, data: bytes) -> None:
     "name",
     [
         "dataset_description.json", "sub-01/anat/sub-01_T1w.nii.gz", "sub-1/anat/sub-1_T2w.nii",
-        "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz",
+        "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz", "sub-01/anat/sub-01_T1w.NII.GZ",
     ],
 )  # fmt: skip
 def test_a_bids_data_set_stays_one_whatever_else_is_in_it(raw: Path, name: str) -> None:
@@ -191,6 +193,53 @@ def test_a_file_that_nobody_may_read_is_passed_over(raw: Path) -> None:
     write_dicom(raw).chmod(0)
     with pytest.raises(InputError, match="holds no scans"):
         kind_of(raw)
+
+
+def not_listed(monkeypatch: pytest.MonkeyPatch, name: str, number: int = errno.EACCES) -> None:
+    """Folders of this name fail; to root, who may run the tests, chmod is nothing."""
+    scandir = os.scandir
+
+    def failing(path: Any = ".") -> Any:
+        if os.path.basename(path) == name:  # noqa: PTH119
+            raise OSError(number, os.strerror(number), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EIO])
+def test_a_folder_that_may_not_be_listed_is_not_empty(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    for name in ("sub-01/anat/sub-01_T1w.nii.gz", "sub-02/closed/sub-02_T1w.nii.gz", "a/1.nii"):
+        write(raw / name)
+    write_dicom(raw, "d/e/IM0000")
+    not_listed(monkeypatch, "closed", number)
+    finds: list[Callable[[], Any]] = [
+        lambda: test_nifti.find(raw, images="**/*"),
+        lambda: test_nifti.find(raw, images="sub-*/*/*.nii.gz"),
+        lambda: test_nifti.find(raw, images="a/*", labels="**/*_T1w.nii.gz"),
+        lambda: test_bids_dataset.find(raw),
+        lambda: dicom.find(raw, description=None, subject_key=None, covariates=[]),
+        lambda: kind_of(raw / "sub-02"),
+    ]
+    words = "closed may not be listed.*Let this user read it" if number != errno.EIO else "closed"
+    for find in finds:
+        with pytest.raises(OSError if number == errno.EIO else InputError, match=words):
+            find()
+    for images in ("a/*", "*/*", "sub-01/**/*"):  # these look into no closed folder
+        assert test_nifti.find(raw, images=images)
+
+
+def test_a_closed_folder_that_holds_no_scans_by_its_name_is_passed_over(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("lost+found", ".Trash"):
+        (raw / name).mkdir()
+        not_listed(monkeypatch, name)
+    write(raw / "a/1.nii")
+    assert kind_of(raw) == "nifti"
+    assert len(test_nifti.find(raw, images="**/*")) == 1
 
 
 @here

@@ -112,7 +112,7 @@ def test_without_label_values_the_label_map_is_only_looked_at(raw: Path) -> None
     ("found", "code"),
     [
         (candidate(""), "modality-missing: no file of T2w"),
-        (candidate("absent.nii.gz"), "unreadable: T2w: FileNotFound"),
+        (candidate("link.nii.gz"), "unreadable: T2w: FileNotFound"),
         (candidate("junk.nii.gz"), "unreadable: T2w"),
         (candidate("flat.nii.gz"), "constant: T2w"),
         (candidate("t2.nii.gz", label=""), "label-missing"),
@@ -128,6 +128,7 @@ def test_what_is_absent_damaged_or_strange_is_refused(
 ) -> None:
     zeros = np.zeros(SHAPE, dtype=np.float32)
     (raw / "junk.nii.gz").write_bytes(b"junk")
+    (raw / "link.nii.gz").symlink_to("nowhere.nii.gz")
     save(raw / "flat.nii.gz", zeros + 1, AFFINE)
     save(raw / "shifted.nii.gz", zeros, AFFINE + np.eye(4, k=3))
     for name, value in (("other", 5), ("half", 0.5), ("nan", np.nan)):

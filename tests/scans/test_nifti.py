@@ -555,6 +555,22 @@ def test_a_row_of_the_whole_name_goes_before_one_without_suffix(tmp_path: Path) 
     assert find(tmp_path, images="*", table="scans.tsv")[0].subject == "p3"
 
 
+@pytest.mark.parametrize("second", ["p2\t20", "p1\t21"])
+def test_two_different_rows_of_a_scan_are_an_error(raw: Path, second: str) -> None:
+    rows = ("a.nii\tp1\t20\tx", "b.nii.gz\tp1\t2\tx", "c\tp2\t3\tx", "n/a\tp3\t\tx", "n/a\tp4\t\tx")
+    same = ("a.nii\tp1\t20\tof what nobody asked for",)
+    write_table(raw, "file\tsubject\tage\tnotes", *rows, *same)
+    assert len(find(raw, table="scans.tsv", covariates=["age"])) == 3
+    write_table(raw, "file\tsubject\tage\tnotes", *rows, f"a.nii\t{second}\tx")
+    with pytest.raises(InputError, match=r"scans\.tsv has two different rows of 'a\.nii'\. Remove"):
+        find(raw, table="scans.tsv", covariates=["age"])
+
+
+@pytest.mark.parametrize("cell", ["n/a", "N/A", "NA", "na", "n.a.", "NaN", "null", "NULL", " N/a "])
+def test_a_cell_without_a_value_is_missing(cell: str) -> None:
+    assert nifti.value(cell) is None
+
+
 def test_find_names_a_table_that_is_missing(raw: Path) -> None:
     with pytest.raises(InputError, match=r"scans\.tsv is missing"):
         find(raw, table="scans.tsv")
@@ -576,9 +592,16 @@ def test_a_label_map_on_the_grid_of_its_scan_passes(tmp_path: Path, shape: tuple
 
 
 def test_a_missing_label_map_is_refused(tmp_path: Path) -> None:
-    assert label_refusal(tmp_path / "absent.nii.gz") == "label-missing"
     # find() gives "" for a scan without one, which then is the raw folder.
     assert label_refusal(tmp_path / "") == "label-missing"
+    with pytest.raises(Refused, match="mask-missing"):
+        nifti.read_mask(tmp_path / "", VOLUME)
+
+
+def test_a_label_map_that_was_found_and_is_gone_is_not_missing(tmp_path: Path) -> None:
+    for read in (nifti.check_label, nifti.read_mask):
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "absent.nii.gz", VOLUME)
 
 
 def test_a_label_map_of_another_shape_is_refused(tmp_path: Path) -> None:

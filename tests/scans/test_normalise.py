@@ -274,3 +274,41 @@ def test_a_scan_beyond_memory_at_the_spacing_is_refused(size: float) -> None:
     scan = scan_of(np.random.default_rng(0).random((8, 9, 10)), affine)
     with pytest.raises(Refused, match="too-large"):
         normalise(scan, spacing=(1, 1, 1), shape=(8, 8, 8), percentiles=(0.5, 99.5))
+
+
+@pytest.mark.parametrize(
+    ("size", "asked", "kept"),
+    [
+        (0.04, 0.05, False),  # of a scan so fine, the difference of the squares is small
+        (0.05, 0.05, True),
+        (0.0500001, 0.05, True),
+        (0.0495, 0.05, False),
+        (0.0052, 0.005, False),
+        (1.0004, 1.0, True),
+        (1.002, 1.0, False),
+        (2.0002, 2.0, True),
+        (2.01, 2.0, False),
+    ],
+)
+def test_a_scan_is_resampled_unless_it_has_the_spacing(
+    size: float, asked: float, kept: bool
+) -> None:
+    scan = scan_of(np.random.default_rng(0).random((8, 9, 10)), affine_of((size,) * 3))
+    volume, _ = normalise(scan, spacing=(asked,) * 3, shape=(16, 16, 16), percentiles=(0.0, 100.0))
+    assert volume.spacing == pytest.approx((size if kept else asked,) * 3, rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [0.7, 1.0, 2.0])
+def test_a_scan_a_power_of_two_as_fine_is_resampled_alike(size: float) -> None:
+    """To the bit: the units in which it is done do not show."""
+    scan = blob(affine_of((size, 1.3 * size, 0.9 * size)))
+    assert scan.affine is not None
+    rows = np.array([[2.0**-5], [2.0**-5], [2.0**-5], [1.0]])
+    fine = Volume(scan.data, scan.affine * rows)
+    options: dict[str, Any] = {"shape": (24, 24, 24), "percentiles": (0.0, 100.0)}
+    volume, _ = normalise(scan, spacing=(1.1 * size,) * 3, **options)
+    other, _ = normalise(fine, spacing=(1.1 * size * 2.0**-5,) * 3, **options)
+    assert np.array_equal(volume.data, other.data)
+    assert volume.affine is not None
+    assert other.affine is not None
+    assert np.array_equal(volume.affine * rows, other.affine)

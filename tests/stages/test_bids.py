@@ -48,6 +48,17 @@ def params(**source: Any) -> Params:
     return Params.model_validate(values(**source))
 
 
+def test_an_image_whose_name_is_no_bids_becomes_a_row(project: Layout) -> None:
+    raw = project.root / "raw"
+    strange = raw / "sub-NYU-04/anat/sub-NYU-04_T1w.nii.gz"
+    strange.parent.mkdir(parents=True)
+    strange.write_bytes((raw / "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii.gz").read_bytes())
+    metrics = ingest(params(covariates=["age"]), project)
+    assert (metrics["volumes"], metrics["rejected"]) == (7, 2)
+    rows = (project.output("volumes") / "rejections.tsv").read_text().splitlines()
+    assert rows[2].startswith("sub-NYU-04/anat/sub-NYU-04_T1w.nii.gz\tnot-bids-named\t")
+
+
 def test_sessions_become_volumes_and_stay_on_one_side(project: Layout) -> None:
     metrics = ingest(params(covariates=["age", "sex"]), project)
     assert (metrics["volumes"], metrics["rejected"]) == (7, 1)

@@ -124,6 +124,25 @@ def test_all_rejected_says_why_and_publishes_nothing(tmp_path: Path) -> None:
     assert not data.output("volumes").exists()
 
 
+def test_scans_of_one_person_are_said_to_be(tmp_path: Path) -> None:
+    values = tiny_values()
+    values["ingest"] |= {"raw": "raw", "source": {"kind": "nifti", "images": "*.nii.gz"}}
+    for number in range(3):
+        name = f"raw/sub-7_run-{number}.nii.gz"
+        write(tmp_path / name, np.random.default_rng(number).random((14, 26, 16)))
+    with pytest.raises(
+        InputError, match=r"^all 3 scans are of one subject, '7'; .*name a table"
+    ) as told:
+        ingest(Params.model_validate(values), Layout(tmp_path))
+    assert "mend" not in str(told.value)
+    assert "rejected" not in str(told.value)
+    (tmp_path / "raw/bad.nii.gz").touch()
+    with pytest.raises(
+        InputError, match=r"^1 of 4 .* rejected, and those left \(3\) are of one subj.*mend these"
+    ):
+        ingest(Params.model_validate(values), Layout(tmp_path))
+
+
 def test_nothing_found(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     with pytest.raises(InputError, match=r"scan\*\.nii\.gz"):

@@ -1,6 +1,7 @@
 """Ingesting again: what has not changed is neither read nor made again."""
 
 import csv
+import errno
 import multiprocessing
 import os
 import signal
@@ -183,6 +184,29 @@ def test_a_refusal_that_may_pass_is_tried_again(project: Layout, opened: list[st
     metrics = ingest(settings, project)
     assert (metrics["volumes"], metrics["rejected"]) == (5, 0)
     assert set(opened) == {"p50.nii.gz", "out.nii.gz"}  # and what the command made of it
+
+
+def test_a_disk_that_fails_in_between_costs_no_scan(
+    project: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file server that goes away is no fault of the scans, and no row of rejections."""
+    read = image_file._Hashed.readinto
+    calls: list[int] = []
+
+    def failing(self: Any, buffer: Any) -> int:
+        calls.append(len(calls))
+        if len(calls) > 30:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read(self, buffer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_file._Hashed, "readinto", failing)
+        with pytest.raises(OSError, match=r"Stale file handle: .*p\d\d\.nii\.gz") as caught:
+            ingest(params(), project)
+    assert caught.value.errno == errno.ESTALE  # by which a flow knows to try again
+    assert not project.output("volumes").exists()
+    assert ingest(params(), project)["rejected"] == 0
+    assert published(project) == afresh(project, tmp_path / "other", params())
 
 
 def test_processes_make_the_same_bytes(project: Layout, tmp_path: Path) -> None:

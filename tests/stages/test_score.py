@@ -175,14 +175,23 @@ def test_a_scan_that_ingest_would_refuse_is_refused_with_its_code(
     flat = write(tmp_path / "flat.nii.gz", np.ones_like(data), affine)
     text = tmp_path / "text.nii.gz"
     text.write_bytes(gzip.compress(b"not a scan"))
-    absent = tmp_path / "absent.nii.gz"
     for path, code in (
         (cut, "unreadable"), (several, "not-3d"), (flat, "constant"), (text, "unreadable"),
-        (absent, "unreadable"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=rf"{path.name}: {code}: "):
             score(tiny, finished, path, out=tmp_path / "map.nii.gz")
     assert not (tmp_path / "map.json").exists()
+
+
+@pytest.mark.parametrize("name", ["scan.dcm", "notes.md", "scan", "scan.gz"])
+def test_what_is_no_image_by_its_name_is_refused_with_those_that_are(
+    finished: Layout, tiny: Params, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(bytes(500))
+    with pytest.raises(InputError, match=rf"{name} is no image by its name: \.nii.* Name such"):
+        score(tiny, finished, tmp_path / name, out=tmp_path / "map.nii.gz")
+    with pytest.raises(InputError, match=r"absent\.nii is missing.* Name a scan"):
+        score(tiny, finished, tmp_path / "absent.nii", out=tmp_path / "map.nii.gz")
 
 
 def test_a_patch_of_noise_costs_more_than_what_was_there(tmp_path: Path) -> None:

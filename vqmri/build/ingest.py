@@ -115,7 +115,7 @@ def reader(params: Ingest, seed: int, root: Path, scratch: Path | None = None) -
         names, values = list(source.modalities), source.label_values
         return lambda candidate: modalities.read(raw, candidate, names=names, label_values=values)
     if isinstance(source, BidsSource):
-        return lambda candidate: nifti.read(nifti.locate(raw, candidate.source))
+        return lambda candidate: bids_dataset.read(raw, candidate)
     if isinstance(source, DicomSource):
         return lambda candidate: dicom.read(raw, candidate, scratch=scratch)
     if isinstance(source, IdxSource):

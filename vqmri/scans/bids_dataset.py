@@ -13,17 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqmri.errors import InputError
+from vqmri.scans import image_file, kinds, nifti
+from vqmri.scans.check import Refused
 from vqmri.scans.nifti import value
-from vqmri.scans.volume import Candidate
+from vqmri.scans.volume import Candidate, Volume
 
 PARTICIPANTS = "participants.tsv"
+_UNKNOWN = "unknown"  # subject of a file that no reader will accept
 
 _NAME = re.compile(
     r"sub-(?P<sub>[A-Za-z0-9+]+)(?P<entities>(?:_[A-Za-z0-9]+-[A-Za-z0-9+]+)*)"
-    r"_(?P<suffix>[A-Za-z0-9]+)\.nii(?:\.gz)?"
+    r"_(?P<suffix>[A-Za-z0-9]+)\.(?i:nii(?:\.gz)?)"
 )
 _LAYOUT = "sub-LABEL/[ses-LABEL/]DATATYPE/sub-LABEL[_ses-LABEL][_KEY-LABEL…]_SUFFIX.nii[.gz]"
-_GLOBS = ("sub-*/*/sub-*.nii*", "sub-*/ses-*/*/sub-*.nii*")  # deep enough, and no link is a loop
+_GLOBS = ("sub-*/*/*", "sub-*/ses-*/*/*")  # deep enough, and no link is a loop
 _NOT_RAW = ("derivatives", "sourcedata")
 
 Row = Mapping[str, str]
@@ -57,20 +60,31 @@ def find(
     sessions, acquisitions: labels to take; None takes all, and images without one
     covariates: columns of the subject's sessions.tsv, for an image of a session where it has the
         column, else of participants.tsv; None where the value or the row is missing
-    All scans of a sub-LABEL are that subject's. Hidden folders, derivatives and sourcedata are not
-    looked into. Raises InputError when nothing is found, a label or a column is not there, a
-    name contradicts its folder, or a table has lost the zeros of a label or has two different rows
-    of one person.
+    All scans of a sub-LABEL are that subject's. An image of the suffix that is not named as BIDS
+    has it is a candidate too, for `read` to refuse. Hidden folders, derivatives and sourcedata are
+    not looked into. Raises InputError when nothing is found, a folder may not be listed, a label or
+    a column is not there, a name contradicts its folder, or a table has lost the zeros of a label
+    or has two different rows of one person.
     """
-    names = [name for name in _names(raw) if name.suffix == suffix]
+    sources = _sources(raw)
+    names = [name for name in _names(sources) if name.suffix == suffix]
     if not names:
-        raise InputError(_nothing(raw, suffix))
+        raise InputError(_nothing(raw, suffix, sources))
     for name in names:
         _check_place(name)
     names = _chosen(names, "session", sessions)
     names = _chosen(names, "acquisition", acquisitions)
     values = _Values(raw, names, covariates)
-    return [Candidate(name.source, name.subject, covariates=values.of(name)) for name in names]
+    found = [Candidate(name.source, name.subject, covariates=values.of(name)) for name in names]
+    found += [Candidate(source, _UNKNOWN, {}) for source in _misnamed(sources, suffix)]
+    return sorted(found, key=lambda candidate: candidate.source)
+
+
+def read(raw: Path, candidate: Candidate) -> tuple[Volume, str]:
+    """The volume in a file and the sha256 of the file; Refused also for a name that is no BIDS."""
+    if not _parse(candidate.source):
+        raise Refused("not-bids-named", f"it lies in a data set where names are {_LAYOUT}")
+    return nifti.read(nifti.locate(raw, candidate.source))
 
 
 def tables(raw: Path, candidates: Iterable[Candidate]) -> list[str]:
@@ -80,18 +94,33 @@ def tables(raw: Path, candidates: Iterable[Candidate]) -> list[str]:
     return [path.relative_to(raw).as_posix() for path in paths if path.is_file()]
 
 
-def _names(raw: Path) -> list[Name]:
-    """All images that are named as BIDS has it, sorted by path; no file is opened."""
+def _sources(raw: Path) -> list[str]:
+    """All images in folders that are looked into, sorted by path; no file is opened."""
+    for form in _GLOBS:
+        kinds.check_listed(raw, form)
     # pathlib's glob takes several times as long, seconds for 40,000 images
-    sources = (name for form in _GLOBS for name in glob.iglob(form, root_dir=raw))  # noqa: PTH207
-    return [name for source in sorted(sources) if (name := _parse(source))]
+    found = (Path(name) for form in _GLOBS for name in glob.iglob(form, root_dir=raw))  # noqa: PTH207
+    return sorted(
+        path.as_posix()
+        for path in found
+        if image_file.is_image(path) and path.parent.name not in _NOT_RAW
+    )
+
+
+def _names(sources: Iterable[str]) -> list[Name]:
+    return [name for source in sources if (name := _parse(source))]
+
+
+def _misnamed(sources: Iterable[str], suffix: str) -> list[str]:
+    """Those that end as images of the suffix do and are not named as BIDS has it."""
+    end = re.compile(rf"(.*[^A-Za-z0-9])?{re.escape(suffix)}")
+    return [s for s in sources if not _parse(s) and end.fullmatch(image_file.stem(Path(s)))]
 
 
 def _parse(source: str) -> Name | None:
-    """What a path says; None where it is not of BIDS, or of a folder that is not looked into."""
-    *folders, file = Path(source).parts
-    found = _NAME.fullmatch(file)
-    if not found or folders[-1] in _NOT_RAW:
+    """What a path says; None where it is not of BIDS."""
+    found = _NAME.fullmatch(Path(source).name)
+    if not found:
         return None
     entities = dict(pair.split("-") for pair in found["entities"].split("_")[1:])
     session, acquisition = entities.get("ses", ""), entities.get("acq", "")
@@ -122,9 +151,12 @@ def _chosen(names: list[Name], entity: str, labels: Collection[str] | None) -> l
     return [name for name in names if getattr(name, entity) in labels]
 
 
-def _nothing(raw: Path, suffix: str) -> str:
-    there = sorted({name.suffix for name in _names(raw)})
+def _nothing(raw: Path, suffix: str, sources: Sequence[str]) -> str:
+    there = sorted({name.suffix for name in _names(sources)})
     text = f"{raw} has no scan {_LAYOUT.replace('SUFFIX', suffix)}"
+    if strange := _misnamed(sources, suffix):
+        text += f"; {len(strange)} files, as {strange[0]}, are not named so"
+        return f"{text}. Rename them, or take `kind: nifti`."
     if there:
         return f"{text}; the suffixes there are {there}. Set ingest.source.suffix to one of these."
     if not (raw / "dataset_description.json").is_file():

@@ -1,5 +1,8 @@
 """What is refused, and by which code."""
 
+import errno
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ REFUSALS = {
     "not-8-bit": "the picture has another number of bits per channel than 8",
     "modality-missing": "there is no file of a further modality that belongs to the scan",
     "modality-mismatch": "a further modality shows another part of the world than the image",
+    "not-bids-named": "the file has a name that a BIDS data set does not have",
     "outside": "it is a link to a file outside the folder of raw files",
     "label-missing": "there is no label map of this name",
     "label-mismatch": "the label map lies on another grid than the image",
@@ -37,6 +41,12 @@ REFUSALS = {
 PASSING = {"command-failed", "dicom-conversion"}
 """Those that may be the machine's fault: an equal scan is tried again."""
 
+_OF_THE_FILE = {
+    None, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL,
+    errno.EFBIG, errno.EOVERFLOW, errno.ENXIO,
+}  # fmt: skip
+"""Numbers of OSErrors that a file would give on any machine; damaged gzip has none."""
+
 MAX_VOXELS = 1024**3
 
 
@@ -52,6 +62,21 @@ class Refused(Exception):  # noqa: N818  (a verdict on a scan, not a fault of th
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+
+
+def raise_machines_fault(error: BaseException, path: Path) -> None:
+    """Raise an OSError again when a disk or a file server is at fault, or a found file is gone.
+
+    Refused for it, the scan would stay so when its file is back. A link that leads nowhere, as to
+    what git-annex did not fetch, is the link's own fault.
+    """
+    if not isinstance(error, OSError) or error.errno in _OF_THE_FILE:
+        return
+    gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
+    if gone and os.path.islink(error.filename or path):  # noqa: PTH114  (which never raises)
+        return
+    error.filename = error.filename or str(path)  # a failed read does not name it
+    raise error
 
 
 def check_header(shape: tuple[int, ...], dtype: np.dtype[Any], affine: np.ndarray | None) -> None:

@@ -20,7 +20,7 @@ from pydicom.uid import UID
 
 from vqmri.errors import InputError
 from vqmri.scans import dicom_conversion, kinds, nifti
-from vqmri.scans.check import MAX_VOXELS, Refused
+from vqmri.scans.check import MAX_VOXELS, Refused, raise_machines_fault
 from vqmri.scans.dicom_image import (
     DAMAGE,
     DEFLATED,
@@ -108,7 +108,9 @@ def find(
 def read(
     raw: Path, candidate: Candidate, *, scratch: Path | None = None, timeout_s: float = 600.0
 ) -> tuple[Volume, str]:
-    """The volume of a series and the sha256 over its files in their order; raises Refused.
+    """The volume of a series and the sha256 over its files in their order.
+
+    Raises Refused, or OSError when a file is gone or the machine cannot read it.
 
     The headers are checked first: dcm2niix guesses where positions are missing, joins what is left
     when a slice is, and decodes half a compressed file without a word.
@@ -171,7 +173,8 @@ def _header(raw: Path, name: str) -> _Header | str:
                 return "damaged" if marked else "other"
             with quiet():
                 return _fields_of(fields, name, marked)
-    except DAMAGE:
+    except DAMAGE as error:
+        raise_machines_fault(error, raw / name)
         return "damaged"
 
 
@@ -249,6 +252,7 @@ def _bytes(raw: Path, name: str) -> bytes:
         if path.stat().st_size <= _MAX_BYTES:
             data = path.read_bytes()
     except OSError as error:
+        raise_machines_fault(error, path)
         raise Refused("unreadable", f"a file of the series: {type(error).__name__}") from None
     if data is None:
         raise Refused("too-large", "a file of the series is larger than any scan")

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import pydicom
 from jaxtyping import Float
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
-from vqmri.scans.check import MAX_VOXELS, Refused
+from vqmri.scans.check import MAX_VOXELS, Refused, raise_machines_fault
 
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # transfer syntax of a file that is deflated as a whole
 START = 2**12  # bytes among which the transfer syntax stands
@@ -86,7 +87,8 @@ def parse(file: io.BufferedIOBase, tags: list[str]) -> Any | None:
     with quiet():
         try:
             return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
-        except DAMAGE:
+        except DAMAGE as error:
+            raise_machines_fault(error, Path(getattr(file, "name", "")))
             return None
 
 

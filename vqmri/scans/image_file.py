@@ -6,7 +6,7 @@
 | `.hdr` and `.img`      | the same as a pair         | two; the header's name stands    |
 | `.mgh`, `.mgz`         | MGH, of FreeSurfer         | one                              |
 
-All may be gzipped: `.gz` is appended, and `.mgz` is `.mgh.gz`.
+All may be gzipped: `.gz` is appended, and `.mgz` is `.mgh.gz`. Capitals are the same.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer import mghformat
 from nibabel.spatialimages import HeaderDataError
 
-from vqmri.scans.check import MAX_VOXELS, Refused, check_header
+from vqmri.scans.check import MAX_VOXELS, Refused, check_header, raise_machines_fault
 
-_SUFFIX = re.compile(r"\.(?:(?:nii|hdr|img|mgh)(?:\.gz)?|mgz)$")
+_SUFFIX = re.compile(r"\.(?:(?:nii|hdr|img|mgh)(?:\.gz)?|mgz)$", re.IGNORECASE)
 _HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348, MGH 90
 _SLACK_BYTES = 2**20  # of what may follow: padding, MGH's tags, extensions in a `.hdr`
 _MAX_BYTES = MAX_VOXELS * 8
@@ -104,11 +104,11 @@ def read(
     The qform is that of `Header`, for which nothing is refused.
     What is gzipped is read to its end, so that its checksum counts; nibabel alone would not notice.
     The sha256 of a pair is that of the header's file and the voxels' file, one after the other.
-    Raises Refused.
+    Raises Refused, or OSError when the file is gone or the machine cannot read it.
     """
     digest = hashlib.sha256()
     # what is no number, or beyond float32, is refused by the checks and needs no warning
-    with _damage_refused(), np.errstate(all="ignore"):
+    with _damage_refused(path), np.errstate(all="ignore"):
         header, stream = _pair(path, digest) if _is_half(path) else _single(path, digest)
         check_header(header.shape, header.dtype, header.affine)
         voxels = ArrayProxy(io.BytesIO(stream), header.fields, mmap=False)
@@ -120,7 +120,7 @@ def read(
 def read_header(path: Path) -> Header:
     """The header alone, which nothing has checked; raises Refused when there is none."""
     with (
-        _damage_refused(),
+        _damage_refused(path),
         np.errstate(all="ignore"),
         _opened(path, hashlib.sha256()) as (file, _),
     ):
@@ -135,6 +135,7 @@ def _single(path: Path, digest: Any) -> tuple[Header, bytes]:
 
 
 def _pair(path: Path, digest: Any) -> tuple[Header, bytes]:
+    path.stat()  # a pair that is gone altogether lacks no half
     if len(parts(path)) < 2:
         half = "header" if _is(path, "img") else "file with the voxels"
         raise Refused("unreadable", f"there is no {half} beside it")
@@ -234,7 +235,7 @@ def _opened(path: Path, digest: Any) -> Iterator[tuple[Any, int]]:
         raise Refused("unreadable", "it is a folder, a pipe or a device")
     with path.open("rb") as plain:
         hashed = _Hashed(plain, digest)
-        if not path.name.endswith((".gz", ".mgz")):
+        if not path.name.lower().endswith((".gz", ".mgz")):
             yield hashed, size
             return
         with igzip.IGzipFile(fileobj=hashed) as file:
@@ -254,10 +255,12 @@ def _whole(file: Any, start: bytes, size: int, limit: int) -> bytes:
 
 
 @contextmanager
-def _damage_refused() -> Iterator[None]:
+def _damage_refused(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # its own text holds the path
+    except OSError as error:
+        raise_machines_fault(error, path)
+        # its own text holds the path
         reason = f"{type(error).__name__}: {error.strerror or error}"
         raise Refused("unreadable", reason) from error
     except _DAMAGE as error:
@@ -265,7 +268,7 @@ def _damage_refused() -> Iterator[None]:
 
 
 def _is(path: Path, suffix: str) -> bool:
-    return path.name.endswith((f".{suffix}", f".{suffix}.gz"))
+    return path.name.lower().endswith((f".{suffix}", f".{suffix}.gz"))
 
 
 def _is_half(path: Path) -> bool:
@@ -274,8 +277,9 @@ def _is_half(path: Path) -> bool:
 
 def _other_half(path: Path, suffix: str) -> Path | None:
     """The other file of a pair, packed like this one if there are both."""
-    endings = (f".{suffix}.gz", f".{suffix}")
-    if not path.name.endswith(".gz"):
-        endings = endings[::-1]
-    there = [other for ending in endings if (other := path.with_name(stem(path) + ending)).exists()]
-    return there[0] if there else None
+    endings = [f".{suffix}.gz", f".{suffix}"]
+    if not path.name.lower().endswith(".gz"):
+        endings.reverse()
+    endings += [ending.upper() for ending in endings]
+    there = (path.with_name(stem(path) + ending) for ending in endings)
+    return next((other for other in there if other.exists()), None)

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vqmri.errors import InputError
-from vqmri.scans.check import Refused
+from vqmri.scans.check import Refused, raise_machines_fault
 from vqmri.scans.raster import Pixels, recolour, to_volume
 from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.volume import Candidate, Volume
@@ -72,13 +72,14 @@ def files(raw: Path, candidates: list[Candidate]) -> list[str]:
 def read(raw: Path, candidate: Candidate, *, channels: int) -> tuple[Volume, str]:
     """One picture in [0, 1], grey (1 channel) or RGB (3), and the sha256 of its file or record.
 
-    Raises Refused when a PNG or JPEG is damaged or too large.
+    Raises Refused when a PNG or JPEG is damaged or too large, OSError when the machine cannot read.
     """
     path = raw / candidate.source
     if _is_picture(path.name):
         try:
             data = path.read_bytes()
         except OSError as error:
+            raise_machines_fault(error, path)
             raise Refused("unreadable", f"{type(error).__name__}: {error.strerror}") from error
         return to_volume(_decode(data, channels)), hashlib.sha256(data).hexdigest()
     record = _records(path.parent)[int(path.name)]

@@ -3,6 +3,7 @@
 Pictures (idx, images) and phantoms are not guessed: a folder of scans may hold pictures of them.
 """
 
+import fnmatch
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Literal
 
 from vqmri.errors import InputError
 from vqmri.scans import image_file
+from vqmri.scans.check import raise_machines_fault
 from vqmri.scans.dicom_image import START, is_marked, may_be_dicom
 
 Kind = Literal["bids", "nifti", "dicom"]
@@ -29,6 +31,7 @@ _NO_SCAN = re.compile(
     r"_(dseg|seg|probseg|labels?|masks?|brainmask|aseg)\.[a-z.]+$",
     re.IGNORECASE,
 )
+_LOST = "lost+found"  # of every ext4 disk, at its top, for root alone
 _ENOUGH = 1000  # files counted of a folder that is known to hold both kinds
 
 
@@ -39,7 +42,8 @@ def kind_of(raw: Path) -> Kind:
     in it. Else DICOM if there are files that begin as it does, whatever their names, and NIfTI if
     there are images with an affine (those of `image_file`) by their names. What is hidden does not
     count; of links only the names do, and links to folders not at all.
-    Raises InputError when `raw` is no folder, holds both NIfTI and DICOM, or neither.
+    Raises InputError when `raw` is no folder, holds both NIfTI and DICOM, or neither, or when a
+    folder in it may not be listed.
     """
     if not raw.is_dir():
         raise InputError(
@@ -85,7 +89,8 @@ def check_plain(raw: Path, sources: Sequence[str]) -> None:
 
 def _glob(sources: Sequence[str]) -> str:
     """One that these would match, by the folder and the ending that most of them have."""
-    globs = (re.sub(r"[^/]*?(_[A-Za-z]\w*)?(\.[a-z.]+)$", r"*\1\2", source) for source in sources)
+    name = re.compile(r"[^/]*?(_[A-Za-z]\w*)?(\.[A-Za-z.]+)$")
+    globs = (name.sub(r"*\1\2", source) for source in sources)
     return Counter(globs).most_common(1)[0][0]
 
 
@@ -93,7 +98,7 @@ def _is_bids(raw: Path) -> bool:
     if (raw / _DESCRIPTION).is_file():
         return True
     images = (path for glob in _ANATOMY for path in raw.glob(glob))
-    return any(path.name.endswith(_ENDINGS) for path in images)
+    return any(path.name.lower().endswith(_ENDINGS) for path in images)
 
 
 def _count(raw: Path) -> tuple[int, int, bool]:
@@ -111,10 +116,54 @@ def _count(raw: Path) -> tuple[int, int, bool]:
 
 
 def files(raw: Path) -> Iterator[Path]:
-    """All that is below `raw` and no folder, in the order of names, without what is hidden."""
-    for folder, folders, names in os.walk(raw):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    """All that is below `raw` and no folder, in the order of names, without what is hidden.
+
+    InputError for a folder that may not be listed.
+    """
+    for folder, names in _folders(raw, "**/*"):
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def check_listed(raw: Path, glob: str) -> None:
+    """InputError for a folder in which a glob would look and that may not be listed.
+
+    A glob takes it for empty, and its scans would be lost without a word.
+    """
+    for _ in _folders(raw, glob):
+        pass
+
+
+def _folders(raw: Path, glob: str) -> Iterator[tuple[str, list[str]]]:
+    """Each folder in which a glob looks, with the names of its files; hidden ones if it names one.
+
+    As a glob does, `*` follows links and `**` does not.
+    """
+    if not raw.is_dir():
+        return
+    parts = Path(glob).parts[:-1]
+    deep = "**" in parts
+    first = parts.index("**") if deep else len(parts)
+    dots = any(part.startswith(".") for part in parts)
+    for folder, below, names in os.walk(raw, onerror=_not_listed, followlinks=not deep):
+        level = len(Path(folder).relative_to(raw).parts)
+        if level < first:
+            below[:] = fnmatch.filter(below, parts[level])
+        elif not deep:
+            below.clear()
+        below[:] = sorted(name for name in below if dots or not name.startswith("."))
+        if _LOST in below:
+            below.remove(_LOST)
+        yield folder, names
+
+
+def _not_listed(error: OSError) -> None:
+    """What os.walk would pass over."""
+    if isinstance(error, PermissionError):
+        raise InputError(
+            f"{error.filename} may not be listed ({error.strerror}), and scans in it would be "
+            "missed. Let this user read it, or move it out of the folder of raw scans."
+        ) from error
+    raise error
 
 
 def _is_dicom(path: Path) -> bool:
@@ -124,6 +173,7 @@ def _is_dicom(path: Path) -> bool:
             return False
         with path.open("rb", buffering=0) as file:
             start = file.read(START)
-    except OSError:  # nobody may read it, or it is gone
+    except OSError as error:  # nobody may read it
+        raise_machines_fault(error, path)
         return False
     return is_marked(start) or (may_be_dicom(start) and _DICOM_UID in start)

@@ -1,9 +1,11 @@
 """Find images with an affine (NIfTI, MGH), pair them with what belongs to them, and read them."""
 
 import csv
+import hashlib
 import math
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from vqmri.errors import InputError
-from vqmri.scans import image_file
+from vqmri.scans import image_file, kinds
 from vqmri.scans.check import Refused, check_voxels
 from vqmri.scans.volume import Candidate, Volume
 
 _BIDS_NAME = re.compile(r"sub-[A-Za-z0-9]+(_[A-Za-z0-9]+-[A-Za-z0-9]+)*_[A-Za-z0-9]+")
-_MISSING = {"", "n/a", "NA", "nan"}
+_MISSING = {"", "n/a", "n.a.", "na", "nan", "null"}
+"""Cells of a table without a value, in small letters."""
 
 
 def find(
@@ -39,8 +42,9 @@ def find(
     modalities, labels, masks: globs of further channels, of label maps and of brain masks; a file
         belongs to the scan that has the same file name, or the same without its _suffix; a suffix
         that all scans have, as `_T1w`, does not count
-    Raises InputError when nothing is found, when a glob leads out of `raw`, when the table lacks a
-    column, a scan or a scan's subject, or when a name stands for several files or two people.
+    Raises InputError when nothing is found, when a glob leads out of `raw` or looks into a folder
+    that may not be listed, when the table lacks a column, a scan or a scan's subject, or has two
+    different rows of one, or when a name stands for several files or two people.
     """
     paths = _images(raw, images)
     if not paths:
@@ -80,6 +84,7 @@ def _images(raw: Path, glob: str) -> list[Path]:
             f"{glob!r} leads out of {raw}; scans are looked for below it alone. Take out the '..', "
             "or set ingest.raw to the folder above."
         )
+    kinds.check_listed(raw, glob)
     asked = any(part.startswith(".") for part in Path(glob).parts)
     found = (path for path in raw.glob(glob) if image_file.is_image(path))
     return sorted(
@@ -170,9 +175,9 @@ def _subject(path: Path, alone: bool) -> str:
     Names that are one without their punctuation are one person: a split then cannot part them.
     """
     for part in (path.name, *(parent.name for parent in path.parents)):
-        if found := re.match(r"sub-([A-Za-z0-9]+)", part):
-            return found.group(1)
-    stem = path.name.split(".")[0]
+        if found := re.match(r"sub-([A-Za-z0-9\u0080-\U0010ffff]+)", part):
+            return _clean(found.group(1))
+    stem = image_file.stem(path)
     return _clean(stem if alone else f"{path.parent.as_posix()}{stem}") or "unnamed"
 
 
@@ -181,7 +186,7 @@ def _people(subjects: Mapping[str, str]) -> dict[str, str]:
     names: dict[str, str] = {}
     people: dict[str, str] = {}
     for file, name in subjects.items():
-        label = "" if name.strip() in _MISSING else _clean(name.strip().removeprefix("sub-"))
+        label = "" if _is_missing(name) else _clean(name.strip().removeprefix("sub-"))
         if not label:
             raise InputError(
                 f"ingest.source.table calls the subject of {file!r} {name!r}: that is nobody. "
@@ -197,8 +202,12 @@ def _people(subjects: Mapping[str, str]) -> dict[str, str]:
 
 
 def _clean(name: str) -> str:
-    """As BIDS has labels: letters and digits alone."""
-    return re.sub(r"[^A-Za-z0-9]", "", name)
+    """As BIDS has labels: A to Z and digits alone; a hash stands for letters beyond them."""
+    name = unicodedata.normalize("NFC", name)  # a Mac writes é as two
+    label = re.sub(r"[^A-Za-z0-9]", "", name)
+    if all(letter.isascii() or not letter.isalnum() for letter in name):
+        return label
+    return label + hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def _read_table(path: Path, columns: list[str], scans: list[Path]) -> dict[str, dict[str, str]]:
@@ -223,7 +232,12 @@ def _read_table(path: Path, columns: list[str], scans: list[Path]) -> dict[str, 
                     f"these as ingest.source.{option.get(asked, 'covariates')} in params.yaml, or "
                     "add it."
                 )
-            rows = {row[columns[0]]: row for row in reader}
+            rows: dict[str, dict[str, str]] = {}
+            twice = set()
+            for row in reader:
+                first = rows.setdefault(row[columns[0]], row)
+                if any(first[name] != row[name] for name in columns):
+                    twice.add(row[columns[0]])
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is no table in UTF-8: {error}. Save it as one.") from None
     found = {}
@@ -236,13 +250,19 @@ def _read_table(path: Path, columns: list[str], scans: list[Path]) -> dict[str, 
                 f"{' or '.join(map(repr, names[1:]))}. Add it, or make ingest.source.images "
                 "narrower."
             )
+        if key in twice:  # of a name that is no scan's, as "n/a", there may be many
+            raise InputError(f"{path} has two different rows of {key!r}. Remove the wrong one.")
         found[scan.name] = rows[key]
     return found
 
 
+def _is_missing(cell: str) -> bool:
+    return cell.strip().casefold() in _MISSING
+
+
 def value(text: str) -> str | float | None:
     """What a cell of a table says: a finite number, a text, or None where it is missing."""
-    if text.strip() in _MISSING:
+    if _is_missing(text):
         return None
     try:
         number = float(text)
@@ -281,7 +301,7 @@ def read_label(path: Path, volume: Volume, label_values: Sequence[int]) -> np.nd
 
 def read_mask(path: Path, volume: Volume) -> np.ndarray:
     """The brain mask of a volume, 1 where the file is above 0; Refused as a label map is."""
-    if not path.is_file():
+    if path.is_dir():  # the raw folder, as of a scan to which none was found
         raise Refused("mask-missing", "no file that matches `masks` belongs to it by name")
     try:
         check_label(path, volume)
@@ -294,7 +314,7 @@ def read_mask(path: Path, volume: Volume) -> np.ndarray:
 
 def check_label(path: Path, volume: Volume) -> None:
     """Raises Refused where the label map is absent or, by its header, lies on another grid."""
-    if not path.is_file():
+    if path.is_dir():
         raise Refused("label-missing", "no file that matches `labels` belongs to it by name")
     try:
         label = image_file.read_header(path)

@@ -1,5 +1,6 @@
 """Scans of any geometry and scale to volumes of one."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from vqmri.scans.volume import Normalised, Steps, Volume, crop, thinned
 from vqmri.shapes import Box
 
 ORIENTATION = "RAS"
-_SAME_SPACING = 1e-3  # mm²
+_SAME_SPACING = 1e-3  # mm²; below 1 mm in the units of `_resampled`
 _MAX_RESAMPLED = 2**28
 """Voxels on the way to the spacing: 645³. MONAI takes 56 bytes for each, together 15 GB."""
 
@@ -102,12 +103,18 @@ def _resampled(
 ) -> tuple[Float[np.ndarray, "channel a b c"], Float[np.ndarray, "4 4"]]:
     """In RAS, at the spacing; as it is, where it has it already."""
     data, affine = _turned(data, affine)
-    axes = affine[:3, :3]
-    if np.allclose(axes.T @ axes, np.diag(np.square(spacing)), rtol=0, atol=_SAME_SPACING):
+    # What MONAI and we take for equal is absolute, and would be anything to a scan of 0.05 mm; by
+    # a power of two no other bit changes.
+    unit = 2.0 ** min(0, math.floor(math.log2(min(spacing))))
+    rows = np.array([[unit], [unit], [unit], [1.0]])
+    wanted = [size / unit for size in spacing]
+    axes = (affine / rows)[:3, :3]
+    if np.allclose(axes.T @ axes, np.diag(np.square(wanted)), rtol=0, atol=_SAME_SPACING):
         return data, affine  # at right angles too, which a tilted gantry's are not
     from vqmri.scans.resample import to_spacing
 
-    return to_spacing(data, affine, spacing, mode)
+    data, affine = to_spacing(data, affine / rows, wanted, mode)
+    return data, affine * rows
 
 
 def _check_extent(scan: Volume, spacing: Sequence[float]) -> None:

@@ -213,16 +213,36 @@ def _split(records: list[Record], rejections: list[Rejection], params: Params) -
         strata = strata_of(records, params.ingest.stratify)
         sides = split_subjects(people, held_out=share, seed=params.seed, strata=strata)
     if set(sides.values()) != {TRAIN, HELD_OUT}:
-        counts = Counter(rejection.code for rejection in rejections)
-        reasons = [f"  {r.source}: {r.code}: {r.reason}" for r in rejections[:_SHOWN]]
-        codes = [f"  {code} ({n}): {REFUSALS[code]}" for code, n in sorted(counts.items())]
         raise InputError(
-            f"{len(rejections)} of {len(records) + len(rejections)} scans were rejected; scans of "
-            "at least two subjects are needed, one to train on and one to hold out. Add scans, or "
-            "mend these:\n" + "\n".join(reasons + codes)
+            f"{_left(records, rejections)}; scans of at least two subjects are needed, one to "
+            f"train on and one to hold out. Add scans{_remedies(records, rejections)}"
         )
     _covariates_are_there(records)
     return [replace(record, split=sides[record.subject]) for record in records]
+
+
+def _left(records: list[Record], rejections: list[Rejection]) -> str:
+    """What there is, where that is too little."""
+    rejected = f"{len(rejections)} of {len(records) + len(rejections)} scans were rejected"
+    people = {record.subject for record in records}
+    if len(people) != 1:
+        return rejected
+    those = f"those left ({len(records)})" if rejections else f"all {len(records)} scans"
+    alone = f"{those} are of one subject, {min(people)!r}"
+    return f"{rejected}, and {alone}" if rejections else alone
+
+
+def _remedies(records: list[Record], rejections: list[Rejection]) -> str:
+    """What else than adding scans may help."""
+    table = ""
+    if len(records) > 1 and len({record.subject for record in records}) == 1:
+        table = ", or name a table that says whose each is (ingest.source.table, of kind nifti)"
+    if not rejections:
+        return f"{table}."
+    counts = Counter(rejection.code for rejection in rejections)
+    reasons = [f"  {r.source}: {r.code}: {r.reason}" for r in rejections[:_SHOWN]]
+    codes = [f"  {code} ({n}): {REFUSALS[code]}" for code, n in sorted(counts.items())]
+    return f"{table}, or mend these:\n" + "\n".join(reasons + codes)
 
 
 def _covariates_are_there(records: list[Record]) -> None:

@@ -13,7 +13,7 @@ from vqmri.errors import InputError, ParamsError
 from vqmri.layout import Layout
 from vqmri.outputs import Manifest, digest
 from vqmri.params import Ingest
-from vqmri.scans import nifti
+from vqmri.scans import image_file, nifti
 from vqmri.scans.check import REFUSALS, Refused
 from vqmri.scans.volume import Normalised, Steps, Volume
 from vqmri.stages.kinship import check_kinship
@@ -42,7 +42,8 @@ def read_one(scan: Path, settings: Ingest, root: Path, mask: Path | None = None)
     """A scan as ingest would store it.
 
     root: of the project; mask: its brain mask, for a project whose source has masks
-    InputError for a scan that ingest would refuse, ParamsError for a mask that is absent or one
+    InputError for a file that is absent or no image by its name and for a scan that ingest would
+    refuse, ParamsError for a mask that is absent or one
     too many.
     """
     masks = getattr(settings.source, "masks", None)
@@ -52,6 +53,8 @@ def read_one(scan: Path, settings: Ingest, root: Path, mask: Path | None = None)
             if mask
             else f"--mask is missing: this project's scans have brain masks ({masks!r})."
         )
+    for path in (scan, mask) if mask else (scan,):
+        _check_file(path)
     try:
         raw, sha256 = nifti.read(scan)
         if mask is not None:
@@ -64,6 +67,16 @@ def read_one(scan: Path, settings: Ingest, root: Path, mask: Path | None = None)
             f"{REFUSALS[refusal.code]}. Mend it, or name another."
         ) from refusal
     return OneScan(raw, done, steps + done.steps, sha256)
+
+
+def _check_file(path: Path) -> None:
+    if not image_file.is_image(path):
+        raise InputError(
+            f"{path} is no image by its name: .nii, .hdr with .img, .mgh, each of them also with "
+            ".gz, and .mgz are. Name such a file; dcm2niix makes one of a DICOM series."
+        )
+    if not path.is_file():
+        raise InputError(f"{path} is missing or is no file. Name a scan that is there.")
 
 
 def sidecar(target: Path) -> Path:
