@@ -22,7 +22,7 @@ def server(finished: Layout, registry_root: Path) -> str:
     parts = {name: finished.output(name) for name in ("vqvae", "prior")}
     with registry.answering(registry_root):
         for name, folders in {"vqmri-vqvae": {"vqvae": parts["vqvae"]}, GENERATOR: parts}.items():
-            registry.make_champion(name, registry.add(name, folders))
+            registry.make_champion(name, registry.add(name, folders, registry_root))
     return f"sqlite:///{registry_root / 'mlruns' / 'mlflow.db'}"
 
 
