@@ -1,16 +1,31 @@
 """What DVC knows of the stages: whether one must run, and that one has run."""
 
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
 from dvc.repo import Repo
 
-from vqmri.errors import IntegrityError
+from vqmri.errors import IntegrityError, LockedError, VqmriError
 from vqmri.params import PARAMS, Params
+
+PATIENCE_S = 600.0
+"""Seconds that `record` waits for another DVC command: what is not recorded is made again."""
+_PAUSE_S = 2.0
+
+log = logging.getLogger(__name__)
 
 
 def is_unchanged(stage: str) -> bool:
-    """Whether deps, params and outputs of the stage are those of its last recorded run."""
-    with Repo() as repo:
+    """Whether deps, params and outputs of the stage are those of its last recorded run.
+
+    LockedError while another DVC command is at work, VqmriError for what else DVC refuses.
+    """
+    with _dvc(f"ask whether {stage} must run", "run this command again") as repo:
         return not repo.status(targets=[stage])
 
 
@@ -18,11 +33,40 @@ def record(stage: str, params: Params) -> None:
     """`dvc commit` of a stage that ran outside DVC with `params`.
 
     DVC would record whatever params.yaml says now, so IntegrityError if that is something else.
+    Waits minutes for another DVC command; then, and else, raises what `is_unchanged` does.
     """
-    if Params.load(Path(PARAMS)) != params:
-        raise IntegrityError(
-            f"{PARAMS} was edited while {stage} ran, so its output is of the old values and is not "
-            "recorded. Run the pipeline again."
-        )
-    with Repo() as repo:
-        repo.commit(stage, force=True)
+    end, is_told = time.monotonic() + PATIENCE_S, False
+    while True:
+        if Params.load(Path(PARAMS)) != params:
+            raise IntegrityError(
+                f"{PARAMS} was edited while {stage} ran, so its output is of the old values and is "
+                "not recorded. Run the pipeline again."
+            )
+        try:
+            with _dvc(
+                f"record {stage}, which is published", f"run `dvc commit -f {stage}`"
+            ) as repo:
+                repo.commit(stage, force=True)
+            return
+        except LockedError:
+            if time.monotonic() > end:
+                raise
+        if not is_told:
+            log.warning("Another DVC command is at work; %s is recorded after it.", stage)
+        is_told = True
+        time.sleep(_PAUSE_S)
+
+
+@contextmanager
+def _dvc(what: str, then: str) -> Iterator[Repo]:
+    """The repository. What DVC refuses is told with what was asked of it, and what to do then."""
+    try:
+        with Repo() as repo:
+            yield repo
+    except LockError as error:
+        raise LockedError(
+            f"DVC cannot {what}: another DVC command is at work ({error}). Wait until it ends, "
+            f"then {then}."
+        ) from None
+    except DvcException as error:
+        raise VqmriError(f"DVC cannot {what}: {error}. Mend that, then {then}.") from error

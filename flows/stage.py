@@ -33,7 +33,7 @@ from vqmri.stages.run import run
 RUNNER = "VQMRI_TASK_RUNNER"
 _MAY_PASS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN)
 _DEATHS = ("KilledWorker", "FutureCancelledError", "FuturesCancelledError")  # Dask is an extra
-_PICTURES = ("samples.png", "reconstructions.png")
+_PICTURE = "samples.png"  # of nobody; Prefect's server may be somebody else's
 
 log = logging.getLogger(__name__)
 
@@ -149,15 +149,13 @@ def run_stage(
 
 
 def _show_report(folder: Path, metrics: Metrics) -> None:
-    """The report's main figures and pictures on the run's page, and where the whole of it lies."""
+    """The report's main figures and samples on the run's page, and where the whole of it lies."""
     shown = ("psnr_db", "bits_per_voxel", "prior_bits_per_code", "frechet_ratio", "coverage_ratio",
              "mia_auc")  # fmt: skip
     rows = [f"| {name} | {metrics[name]:.4g} |" for name in shown if name in metrics]
-    pictures = [
-        f"![{name}](data:image/png;base64,{b64encode((folder / name).read_bytes()).decode()})"
-        for name in _PICTURES
-    ]
-    text = "\n".join(["| figure | |", "|---|---|", *rows, "", *pictures])
-    create_markdown_artifact(text, key="summary", description="Figures, samples, reconstructions")
+    picture = b64encode((folder / _PICTURE).read_bytes()).decode()
+    image = f"![{_PICTURE}](data:image/png;base64,{picture})"
+    text = "\n".join(["| figure | |", "|---|---|", *rows, "", image])
+    create_markdown_artifact(text, key="summary", description="Figures and samples")
     link = (folder / REPORT).resolve().as_uri()
     create_link_artifact(link, key="report", description="The report, on the worker's machine")

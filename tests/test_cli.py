@@ -159,6 +159,26 @@ def test_init_writes_a_preset_with_the_users_folder(
     assert "phantom" in unknown.output
 
 
+@pytest.mark.parametrize("raw", ["../😀", "Ärzte: 1", 'a "b" \\ c', "a\udc80"])
+def test_init_writes_any_folders_name(
+    raw: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["init", "--preset", "brain-2mm", "--raw", raw])
+    assert done.exit_code == 0, done.output
+    assert yaml.safe_load(Path("params.yaml").read_text("utf-8"))["ingest"]["raw"] == raw
+
+
+def test_a_preset_that_makes_its_scans_takes_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["init", "--preset", "phantom", "--raw", "mine"])
+    assert done.exit_code == 2
+    assert "--raw mine: the preset phantom makes its own scans" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_verify_says_what_is_wrong(
     copy_of_finished: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ _SETTINGS = '"count": {}, "seed": 0, "temperature": 1'
 
 ELSEWHERE = {  # to the test that runs it, and what that says of it
     "dvc repro": ("tests/test_dvc.py", '"repro"'),
+    "dvc repro -f -s ingest": ("tests/test_dvc.py", '"repro", "-f", "-s", "ingest"'),
     "dvc commit -f train_vqvae": ("tests/test_dvc.py", '"commit", "-f", "train_vqvae"'),
     "dvc exp run --name hot -S sample.temperature=1.5": (_REMOTE, 'told["exp run"]'),
     "dvc exp run --name small -S 'train_vqvae.levels=[{downsampling: 4, num_embeddings: 64}]'": (

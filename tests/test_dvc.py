@@ -74,6 +74,9 @@ def test_repro_then_nothing_then_only_what_a_change_reaches(
     dvc(checkout, shell, "commit", "-f", "train_vqvae")
     assert "up to date" in dvc(checkout, shell, "repro")
 
+    assert "Running stage 'ingest'" in dvc(checkout, shell, "repro", "-f", "-s", "ingest")
+    assert changed(checkout, shell) == set(), "it was of these scans already"
+
     pixelcnn = checkout / "vqmri/prior/pixelcnn.py"
     source = pixelcnn.read_text()
     pixelcnn.write_text(source + "\n# a changed line\n")

@@ -18,11 +18,13 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from flows import serve
 from tests.conftest import REPO, tiny_values
 from tests.servers import free_port
 from tests.test_repository import TRACKED
+from vqmri.cli import main
 from vqmri.tracking.address import PASSWORD, URI, USER, part_from_credentials, shown
 
 SOURCES = [
@@ -300,6 +302,20 @@ def test_credentials_of_a_tracking_server_go_where_mlflow_tells_nobody() -> None
         others = {URI: uri}
         part_from_credentials(others)
         assert others == {URI: uri}
+
+
+@pytest.mark.parametrize("place", ["[::1", "a\u2100b"])
+def test_an_address_that_is_none_is_told_without_its_password(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URI, f"http://us:word@{place}")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(
+        main, ["generate", "--model", "models:/vqmri-generator@champion", "--out", "scans"]
+    )
+    assert done.exit_code == 3, done.output
+    assert f"{URI} = http://{place} is no address. Set it to one" in done.stderr
+    assert "word" not in done.output
 
 
 CANARY = "Kestrel9f31c2"

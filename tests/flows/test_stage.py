@@ -1,6 +1,7 @@
 """What runs shards, and when they are tried again."""
 
 import errno
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,19 @@ def test_a_server_that_goes_away_is_not_a_fault_of_the_stage() -> None:
     assert pipeline._runs_with_prefect(lambda: None) is True
     with pytest.raises(InputError):
         pipeline._runs_with_prefect(faulty)
+
+
+def test_prefect_is_sent_no_slice_of_a_real_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = {"samples.png": b"of nobody", "reconstructions.png": b"of a patient"}
+    for name, content in pictures.items():
+        (tmp_path / name).write_bytes(content)
+    sent: list[Any] = []
+    for kind in ("create_markdown_artifact", "create_link_artifact"):
+        monkeypatch.setattr(stage, kind, lambda *a, **_: sent.extend(a))
+    stage._show_report(tmp_path, {"psnr_db": 25.0})
+    text = " ".join(sent)
+    held = {name for name, content in pictures.items() if b64encode(content).decode() in text}
+    assert held == {"samples.png"}
+    assert "| psnr_db | 25 |" in text

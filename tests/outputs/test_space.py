@@ -29,6 +29,8 @@ def test_what_does_not_fit_is_refused_before_it_is_begun(tmp_path: Path) -> None
         need_space(work, free // 2)
         with pytest.raises(StorageError, match=r"at least .* GB will be written.*Nothing was"):
             need_space(work, 2 * free)
+        with pytest.raises(StorageError, match="mount one at data/"):  # DVC follows no link out
+            need_space(work, 2 * free)
         (work.out / "begun").write_bytes(bytes(10_000_000))
         need_space(work, shutil.disk_usage(tmp_path).free + 5_000_000)  # it has 10 MB already
 

@@ -39,12 +39,13 @@ def examine() -> tuple[int, dict[str, dict[str, str]]]:
 
 
 class Door(BaseHTTPRequestHandler):
-    """Answers health to all, and the rest to all or to none."""
+    """Answers health to all, and the rest to all or to none; it may keep its health to itself."""
 
     is_open = True
+    health = "/health"
 
     def do_GET(self) -> None:
-        self.send_response(200 if self.is_open or self.path.endswith("/health") else 401)
+        self.send_response(200 if self.is_open or self.path == self.health else 401)
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
@@ -56,8 +57,8 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Start a server bound to an address; returns its port."""
     started: list[ThreadingHTTPServer] = []
 
-    def start(host: str, is_open: bool) -> int:
-        door = type("Other", (Door,), {"is_open": is_open})
+    def start(host: str, is_open: bool, health: str | None = "/health") -> int:
+        door = type("Other", (Door,), {"is_open": is_open, "health": health})
         server = ThreadingHTTPServer((host, 0), door)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         started.append(server)
@@ -155,9 +156,22 @@ def test_a_server_open_to_everybody_is_an_error(
     serve: Any, variable: str, end: str, host: str, is_open: bool, verdict: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setenv(variable, f"http://127.0.0.1:{serve(host, is_open)}{end}")
+    port = serve(host, is_open, f"{end}/health")
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{port}{end}")
     code, found = examine()
     assert found[variable]["verdict"] == verdict, found
     assert code == (2 if verdict == "error" else 0)
     if verdict == "error":
         assert "0.0.0.0" in found[variable]["found"]
+
+
+@pytest.mark.parametrize("health", [None, "/there/health"])
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "PREFECT_API_URL"])
+def test_a_server_that_asks_everywhere_who_one_is_is_well(
+    serve: Any, variable: str, health: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As MLflow's basic-auth app does; and a proxy may have it anywhere."""
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{serve('0.0.0.0', False, health)}/there/")
+    code, found = examine()
+    assert (code, found[variable]["verdict"]) == (0, "ok"), found
+    assert found[variable]["found"].endswith("answers, and asks who you are")

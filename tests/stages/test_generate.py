@@ -22,7 +22,7 @@ def server(finished: Layout, registry_root: Path) -> str:
     parts = {name: finished.output(name) for name in ("vqvae", "prior")}
     with registry.answering(registry_root):
         for name, folders in {"vqmri-vqvae": {"vqvae": parts["vqvae"]}, GENERATOR: parts}.items():
-            registry.make_champion(name, registry.add(name, folders))
+            registry.make_champion(name, registry.add(name, folders, registry_root))
     return f"sqlite:///{registry_root / 'mlruns' / 'mlflow.db'}"
 
 
@@ -114,6 +114,21 @@ def test_a_folder_of_other_things_is_not_replaced(finished: Layout, elsewhere: P
     done = generate(CHAMPION)
     assert done.exit_code == 2
     assert (elsewhere / "scans" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", [".", "../here", ".."])
+def test_the_current_folder_is_not_replaced(
+    out: str, finished: Layout, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere / "model").mkdir()
+    (elsewhere / "model" / "artifacts").symlink_to(finished.data)
+    (elsewhere / "scans" / "here").mkdir(parents=True)
+    monkeypatch.chdir(elsewhere / "scans" / "here")
+    done = generate("../../model", "--out", out)
+    assert done.exit_code == 2, done.output
+    assert f"--out {out}: the current folder would be replaced. Name another" in done.output
+    assert not list(Path.cwd().iterdir())
+    assert [path.name for path in Path("..").iterdir()] == ["here"]
 
 
 def test_a_changed_file_of_the_model_is_found(copy_of_finished: Layout, elsewhere: Path) -> None:

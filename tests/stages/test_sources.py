@@ -3,12 +3,15 @@
 import csv
 import shutil
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from tests.conftest import tiny_values
@@ -20,6 +23,8 @@ from vqmri.outputs import Manifest
 from vqmri.params import Params
 from vqmri.scans.store import VolumeStore
 from vqmri.stages.ingest import ingest
+from vqmri.stages.run import run
+from vqmri.tracking.tracker import NullTracker
 
 
 def params(**changes: Any) -> Params:
@@ -114,6 +119,32 @@ def test_a_key_hides_names_in_all_that_is_published(
     (tmp_path / "key").write_text("another")
     ingest(params(source=NIFTI, subject_key="key"), data)
     assert set(people).isdisjoint(record.subject for record in records(data))
+
+
+def test_with_a_key_mlflow_is_told_nothing_that_names_anybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    monkeypatch.setattr("vqmri.tracking.mlflow.tracked", lambda *_: nullcontext(told))
+    scans(tmp_path, [f"Smith/sub-Smith{n}_T1w.nii.gz" for n in range(4)])
+    (tmp_path / "key").write_text("a-secret-of-ours")
+    values = params(source={**NIFTI, "images": "Smith/*.nii.gz"}, subject_key="key")
+    written = values.model_dump(mode="json")
+    written["train_prior"]["conditions"] = []
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(written))
+    run("ingest", tmp_path)
+    assert told.values["seed"] == values.seed
+    assert told.values["ingest"]["source"]["kind"] == "nifti"
+    assert told.values["ingest"]["shape"] == [16, 24, 16]
+    assert "Smith" not in str(told.values)
+    assert not {"raw", "subject_key"} & told.values["ingest"].keys()
+
+
+class Told(NullTracker):
+    """Keeps what MLflow would be told of the params."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        self.values = dict(values)
 
 
 def test_masks_lie_beside_the_scans(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Varied copies of training volumes, encoded for the prior."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,6 +71,21 @@ def test_copies_differ_and_come_out_alike_however_shards_are_cut(copy_of_finishe
     again = CodeStore(copy_of_finished.output("codes"))
     other = again.read(range(20, again.count))[0].reshape(3, 16, -1)
     assert (codes == other).mean() > 0.99
+
+
+def test_the_table_of_volumes_is_read_once_however_many_shards_there_are(
+    copy_of_finished: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    class Store(VolumeStore):
+        def __init__(self, folder: Path) -> None:
+            opened.append(folder)
+            super().__init__(folder)
+
+    monkeypatch.setattr("vqmri.stages.encode.VolumeStore", Store)
+    assert encode(with_variations(copies=1, augment=STILL), copy_of_finished)["items"] == 20 + 16
+    assert len(opened) == 2, "by the stage, and by the process that encodes its five shards"
 
 
 def test_the_prior_learns_from_the_copies_alone_with_their_covariates(

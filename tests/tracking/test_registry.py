@@ -9,8 +9,10 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
+from vqmri.errors import InputError
 from vqmri.tracking import registry
 from vqmri.tracking.mlflow import weights_tags
+from vqmri.tracking.sender import EXPERIMENT
 
 NAME = "vqmri-generator"
 
@@ -118,7 +120,7 @@ def test_a_registry_that_does_not_answer_is_an_error_of_storage(
         pytest.raises(OSError, match=r"does not answer.*the same command"),
         registry.answering(tmp_path),
     ):
-        pytest.fail("nothing can be asked")
+        registry.champion_of(NAME)
 
 
 def test_so_is_a_store_that_fails_underneath(
@@ -136,3 +138,19 @@ def test_so_is_a_store_that_fails_underneath(
 def test_an_error_of_the_caller_is_its_own(registry_root: Path) -> None:
     with pytest.raises(ValueError, match="mine"), registry.answering(registry_root):
         raise ValueError("mine")
+
+
+def test_who_only_reads_makes_no_experiment_and_needs_none(
+    registry_root: Path, client: mlflow.MlflowClient
+) -> None:
+    def read() -> None:
+        with (
+            pytest.raises(InputError, match="no such model"),
+            registry.fetched(f"models:/{NAME}@champion", registry_root),
+        ):
+            pytest.fail("there is none")
+
+    read()
+    assert client.get_experiment_by_name(EXPERIMENT) is None
+    client.delete_experiment(client.create_experiment(EXPERIMENT))
+    read()

@@ -44,8 +44,15 @@ def init(preset: str, raw: str | None) -> Found:
         )
     text = (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8")
     if raw:
-        before = yaml.safe_load(text)["ingest"]["raw"]
-        text = text.replace(f"raw: {before}", f"raw: {json.dumps(raw)}", 1)
+        ingest = yaml.safe_load(text)["ingest"]
+        if ingest.get("source", {}).get("kind") == "phantom":
+            raise click.BadParameter(
+                f"--raw {raw}: the preset {preset} makes its own scans and reads none. Take a "
+                "preset that reads scans, as --preset brain-2mm."
+            )
+        # YAML takes no escaped pair for an emoji; a name that is no text must be escaped
+        quoted = json.dumps(raw, ensure_ascii=not raw.isprintable())
+        text = text.replace(f"raw: {ingest['raw']}", f"raw: {quoted}", 1)
     old = Path(f"{PARAMS}.old") if Path(PARAMS).is_file() else None
     if old:
         replace_file(old, Path(PARAMS).read_bytes())

@@ -21,7 +21,8 @@ def need_space(work: Work, needed: int) -> None:
         raise StorageError(
             f"{work.out.parent.parent}: at least {_as_text(needed - written)} will be written, and "
             f"the disk has {_as_text(left)} left. Nothing was begun. Make room (`vqmri clean` "
-            "removes abandoned work), or let data/ be a link to a larger disk."
+            "removes abandoned work), put the whole clone on a larger disk, or mount one at "
+            "data/: behind a link DVC finds nothing."
         )
     begins(max(0, needed - written))
 

@@ -25,11 +25,11 @@ _GIB = 2**30
 _LEAST_FREE = 2 * _GIB
 _LOOPBACK = ("127.", "::1", "localhost")
 _SERVERS = {
-    "MLFLOW_TRACKING_URI": ("", "/health", "/api/2.0/mlflow/experiments/search?max_results=1"),
-    "PREFECT_API_URL": ("/api", "/api/health", "/api/admin/settings"),
+    "MLFLOW_TRACKING_URI": "/api/2.0/mlflow/experiments/search?max_results=1",
+    "PREFECT_API_URL": "/admin/settings",
 }
-"""The end of the address that the variable may have, what answers when all is well, and what only
-those who may use the server should be answered."""
+"""What only those who may use the server should be answered."""
+_ASKS = (401, 403)  # of a server that wants to know who one is, perhaps of its health too
 _TIMEOUT_S = 5
 
 
@@ -139,16 +139,16 @@ def _dvc_is_told() -> bool:
 
 
 def _servers() -> Iterator[Check]:
-    for variable, (suffix, health, private) in _SERVERS.items():
+    for variable, private in _SERVERS.items():
         address = os.environ.get(variable, "")
         if not address.startswith("http"):
             where = shown(address) or "none: a local store is used"
             yield Check("ok", variable, where)
             continue
         # urlopen would ask the name servers for a host called user:password@host
-        base = shown(address).rstrip("/").removesuffix(suffix)
-        answered = _status(base + health)
-        if answered != 200:
+        base = shown(address).rstrip("/")
+        answered = _status(f"{base}/health")
+        if answered != 200 and answered not in _ASKS:
             found = f"{base} does not answer" if answered is None else f"{base} says {answered}"
             todo = f"start the server, or unset {variable}; what runs track is kept until then"
             yield Check("error", variable, found, todo)
@@ -160,12 +160,14 @@ def _exposure(variable: str, base: str, private: str) -> Check:
     """A server that others can reach and that asks nobody who they are is an error."""
     bound = _bound(base)
     reachable = [place for place in bound if not place.startswith(_LOOPBACK)]
-    if reachable and _status(private) == 200:
+    answered = _status(private)
+    if reachable and answered == 200:
         return Check(
             "error", variable, f"{base} listens on {', '.join(reachable)} and lets anyone in",
             "start it with --host 127.0.0.1, or with authentication (docs/operation.md)",
         )  # fmt: skip
-    return Check("ok", variable, f"{base} answers")
+    asks = ", and asks who you are" if answered in _ASKS else ""
+    return Check("ok", variable, f"{base} answers{asks}")
 
 
 def _bound(base: str) -> list[str]:

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from json import dumps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vqmri.build.encode import variation_arguments, variations
+from vqmri.build.encode import Variation, variation_arguments, variations
 from vqmri.codes import CodeMap, CodeWriter, code_maps
 from vqmri.errors import IntegrityError
 from vqmri.layout import Layout
@@ -138,9 +139,10 @@ def encode_shard(shard: Shard) -> int:
 def _encoded(shard: Shard) -> list[np.ndarray]:
     """Values of each map; the volumes whose residuals are looked at are kept, rebuilt."""
     device = choose_device()
-    store = VolumeStore(Path(shard.volumes))
+    settings = dumps(shard.settings, sort_keys=True)
+    store, varied = _volumes(shard.volumes, digest(Path(shard.volumes)), settings)
     model = _model(shard.vqvae, digest(Path(shard.vqvae)))
-    volumes = torch.from_numpy(_read(store, shard))
+    volumes = torch.from_numpy(_read(store, varied, shard))
     with torch.inference_mode():
         codes = model.encode(volumes.to(device))
         for row in set(_fitted(store)) & set(range(shard.start, shard.stop)):
@@ -148,6 +150,13 @@ def _encoded(shard: Shard) -> list[np.ndarray]:
             volume = model.to_volumes(model.decode(own))[0]
             replace_file(_rebuilt(Path(shard.state), row), npy(volume.cpu().numpy()))
     return [c.cpu().numpy() for c in codes]
+
+
+@lru_cache(maxsize=1)
+def _volumes(folder: str, digest: str, settings: str) -> tuple[VolumeStore, list[Variation]]:
+    """The table, which takes seconds to read, and the copies to make: once in a process."""
+    store = VolumeStore(Path(folder))
+    return store, variations(Encode.model_validate_json(settings).variations, store.records)
 
 
 @lru_cache(maxsize=1)
@@ -183,13 +192,13 @@ def _residuals(store: VolumeStore, state: Path) -> list[dict[str, Any]]:
     return fit_residuals(pairs, store.num_images)
 
 
-def _read(store: VolumeStore, shard: Shard) -> np.ndarray:
+def _read(store: VolumeStore, every: Sequence[Variation], shard: Shard) -> np.ndarray:
     """The volumes of a shard, the last of them varied."""
     count = len(store.records)
     plain = store.records[shard.start : min(shard.stop, count)]
     numbers = range(max(shard.start - count, 0), max(shard.stop - count, 0))
     settings = Encode.model_validate(shard.settings).variations
-    varied = variations(settings, store.records)[numbers.start : numbers.stop]
+    varied = every[numbers.start : numbers.stop]
     if settings is None or not varied:
         return store.read(plain)
     volumes = torch.from_numpy(store.read([*plain, *(store.records[v.of] for v in varied)]))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from vqmri.errors import InputError
+from vqmri.errors import InputError, ParamsError
 from vqmri.layout import Layout
 from vqmri.outputs.manifest import MANIFEST
 from vqmri.outputs.rehearsal import rehearsing
@@ -36,6 +36,11 @@ def generate(model: str, settings: Sample, out: Path, root: Path, *, each: Map =
     or an `out` that is not to be replaced, IntegrityError for changed files, OSError when the
     registry does not answer.
     """
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise ParamsError(
+            f"--out {out}: the current folder would be replaced. Name another, as `--out scans`."
+        )
+    out = out.resolve()
     may_replace(out)
     with registry.fetched(model, root) as folder:
         vqvae, prior = (folder / "artifacts" / name for name in _FOLDERS)

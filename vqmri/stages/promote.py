@@ -88,7 +88,7 @@ def register(data: Layout, root: Path) -> dict[str, Any]:
             there = registry.versions_with(name, folders)
             version = there[0] if there else None
             if version is None and not rehearsed():
-                version = registry.add(name, folders)
+                version = registry.add(name, folders, root)
             outcome[name] = {"version": version, "new": not there}
     return outcome
 

@@ -78,6 +78,16 @@ def _stage(name: str, out: Path | None) -> Callable[..., Metrics]:
     return stage if out is None else partial(stage, out=out)
 
 
+def _told(name: str, params: Params, root: Path) -> dict[str, Any] | None:
+    """The stage's section as MLflow may know it: of ingest what its output says, and no more."""
+    section = getattr(params, name)
+    if name == "ingest":
+        from vqmri.build.ingest import recorded
+
+        return recorded(section, root)
+    return section.model_dump() if section else None
+
+
 def _run(name: str, root: Path, params: Params, each: Map | None, out: Path | None) -> Metrics:
     stage = _stage(name, out)
 
@@ -88,8 +98,7 @@ def _run(name: str, root: Path, params: Params, each: Map | None, out: Path | No
 
     return_large_blocks()
     with tracked(name, root) if is_leader() else nullcontext(NullTracker()) as tracker:
-        section = getattr(params, name)
-        tracker.params({"seed": params.seed, name: section.model_dump() if section else None})
+        tracker.params({"seed": params.seed, name: _told(name, params, root)})
         options = {"each": each} if each else {}
         metrics: Metrics = stage(params, Layout(root), tracker=tracker, **options)
         tracker.metrics(metrics)

@@ -5,6 +5,8 @@ import re
 from collections.abc import MutableMapping
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from vqmri.errors import InputError
+
 URI, USER, PASSWORD = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 
 _USER = re.compile(r"(?<=://)[^\s/]*@")
@@ -20,8 +22,15 @@ def part_from_credentials(environment: MutableMapping[str, str] = os.environ) ->
     """Take the user and password out of a tracking server's address, to variables of their own.
 
     MLflow prints and logs the address, and sends the variables as the same credentials.
+    Raises InputError for an address that is none.
     """
-    parts = urlsplit(environment.get(URI, ""))
+    try:
+        parts = urlsplit(environment.get(URI, ""))
+    except ValueError:  # whose text may hold the password
+        raise InputError(
+            f"{URI} = {shown(environment[URI])} is no address. Set it to one, as "
+            "http://127.0.0.1:5000, or unset it to keep runs in mlruns/ of the project."
+        ) from None
     user, at, place = parts.netloc.rpartition("@")
     if not at or parts.scheme not in ("http", "https"):
         return

@@ -223,6 +223,7 @@ def _point(root: Path) -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri.startswith("http"):
         connect(root)
+        need_experiment(root)
         return uri
     mlflow.set_tracking_uri(uri)
     return uri
@@ -231,13 +232,11 @@ def _point(root: Path) -> str:
 def connect(root: Path) -> None:
     """Point MLflow at MLFLOW_TRACKING_URI, or at mlruns/ of the project.
 
-    Raises InputError when a rehearsal finds neither.
+    Raises InputError for an address that is none, and when a rehearsal finds neither.
     """
     part_from_credentials()
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(uri)
-        if not rehearsed():
-            mlflow.set_experiment(EXPERIMENT)
         return
     store = root.resolve() / "mlruns"
     if rehearsed() and not store.is_dir():
@@ -248,8 +247,11 @@ def connect(root: Path) -> None:
     store.mkdir(exist_ok=True)
     mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it: it would stick to this project
-    if rehearsed():
-        return
-    if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-        mlflow.create_experiment(EXPERIMENT, (store / "artifacts").as_uri())
+
+
+def need_experiment(root: Path) -> None:
+    """After `connect`: have what runs are logged in, which those who only read do not need."""
+    if "MLFLOW_TRACKING_URI" not in os.environ and not mlflow.get_experiment_by_name(EXPERIMENT):
+        place = root.resolve() / "mlruns" / "artifacts"
+        mlflow.create_experiment(EXPERIMENT, place.as_uri())
     mlflow.set_experiment(EXPERIMENT)

@@ -13,7 +13,7 @@ from typing import Any
 
 from vqmri.errors import InputError
 from vqmri.tracking.address import shown
-from vqmri.tracking.mlflow import connect, register, weights_tags
+from vqmri.tracking.mlflow import connect, need_experiment, register, weights_tags
 
 # isort: split
 # After that module, which sets MLflow's environment before it imports it.
@@ -93,8 +93,9 @@ def versions_with(name: str, folders: Mapping[str, Path]) -> list[int]:
     return [int(version.version) for version in found]
 
 
-def add(name: str, folders: Mapping[str, Path]) -> int:
+def add(name: str, folders: Mapping[str, Path], root: Path) -> int:
     """Register the folders as a new version, the challenger, in a run of its own."""
+    need_experiment(root)
     with mlflow.start_run(run_name="register"):
         return register(name, folders)
 
