@@ -31,7 +31,8 @@ from vqmri.stages.report import REPORT
 from vqmri.stages.run import run
 
 RUNNER = "VQMRI_TASK_RUNNER"
-_MAY_PASS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN)
+_MAY_PASS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EHOSTDOWN,
+             errno.EHOSTUNREACH, errno.ENOTCONN)  # fmt: skip
 _DEATHS = ("KilledWorker", "FutureCancelledError", "FuturesCancelledError")  # Dask is an extra
 _PICTURE = "samples.png"  # of nobody; Prefect's server may be somebody else's
 

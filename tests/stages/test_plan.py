@@ -67,6 +67,14 @@ def test_every_proposal_is_valid_and_covers_the_scans(
             assert level.num_embeddings == 16 or tokens / level.num_embeddings >= 30
 
 
+@pytest.mark.parametrize(("number", "levels"), [(20, [8]), (199, [8]), (200, [4, 8])])
+def test_few_scans_get_few_codes(number: int, levels: list[int], tiny: Params) -> None:
+    scans = scans_of(tiny, dataset(number, (160.0, 200.0, 170.0), (2.0, 2.0, 2.0)))
+    after = proposed(tiny, scans, 2.0)["train_vqvae"]
+    assert [level["downsampling"] for level in after["levels"]] == levels
+    assert len(after["channels"]) == 3
+
+
 def test_what_has_nothing_to_do_with_size_is_kept(tiny: Params) -> None:
     scans = Scans(number=20, extent=(50.0, 50.0, 50.0), spacing=1.0)
     before, after = tiny_values(), proposed(tiny, scans, 1.0)

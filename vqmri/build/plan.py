@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vqmri.codes import bits_per_position
@@ -17,6 +17,7 @@ TOKENS_PER_CODE = 30
 
 _MOST_EMBEDDINGS = {4: 256, 8: 1024, 16: 2048}
 _MANY_SCANS = 1000  # to train on; from here on every codebook is twice as large
+_FEW_SCANS = 200  # of fewer a prior learns the coarsest level alone; finer codes would be noise
 _FEWEST_EMBEDDINGS = 16
 _RADIUS, _FEWEST_LAYERS, _MOST_LAYERS = 2, 5, 10
 
@@ -91,6 +92,8 @@ def rounded(spacing: float) -> float:
 def proposed(params: Params, scans: Scans, spacing: float) -> dict[str, Any]:
     """All of params.yaml for volumes of `spacing` mm; what has nothing to do with size is kept."""
     scale = next(s for s in SCALES if _voxels(scans, spacing) <= s.voxels)
+    if scans.number < _FEW_SCANS:
+        scale = replace(scale, downsamplings=scale.downsamplings[-1:])
     shape = _shape(scans, spacing, scale.downsamplings[-1])
     values: dict[str, Any] = params.model_dump(mode="json", exclude_unset=True)
     values["ingest"] |= {"spacing": [spacing] * 3, "shape": shape}
