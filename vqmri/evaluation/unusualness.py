@@ -59,7 +59,6 @@ def unusualness(
     Both models in evaluation mode and on one device. rows: covariates of this one subject
     """
     maps = vqvae.encode(torch.from_numpy(volume)[None].to(prior.device))
-    # not round `encode`, so that the codes are those that the stage of this name stores
     with without_tf32():
         nats = prior(maps, rows.to(prior.device))
     bits, density_bits = {}, {}
