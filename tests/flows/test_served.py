@@ -65,6 +65,7 @@ def look_at(page: Page, url: str, texts: list[str], picture: Path) -> None:
     page.goto(url)
     for text in texts:
         expect(page.get_by_text(text).first).to_be_visible(timeout=60_000)
+    page.wait_for_timeout(1000)  # pages fade in
     page.screenshot(path=picture, full_page=True)
     assert picture.stat().st_size > 10_000
 
@@ -165,7 +166,7 @@ def _pages(api: str, mlflow: str, tmp_path: Path) -> None:
         artifact = f"{pages}/artifacts/artifact/{summary['latest_id']}"
         look_at(page, artifact, ["psnr_db"], tmp_path / "prefect-summary.png")
         ran = f"{pages}/runs/flow-run/{runs_of_pipeline(api)[0]['id']}"
-        look_at(page, ran, ["Completed"], tmp_path / "prefect-run.png")
+        look_at(page, ran, ["Completed", "Finished in state"], tmp_path / "prefect-run.png")
         kept = f"{mlflow}/#/experiments/{number}/runs/{of_evaluate}"
         look_at(page, kept, ["evaluate", "psnr_db"], tmp_path / "mlflow-run.png")
         look_at(page, f"{kept}/artifacts", ["report"], tmp_path / "mlflow-artifacts.png")
