@@ -12,15 +12,17 @@ import yaml
 
 from tests.conftest import run_stages, tiny_values
 from vqmri.evaluation.gates import check
+from vqmri.evaluation.likelihood import Likelihood
 from vqmri.layout import Layout
 from vqmri.params import Params
 from vqmri.scans.phantom import ventricle_volume
 from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.scans.store import VolumeStore
+from vqmri.stages import figures
 from vqmri.stages.evaluate import evaluate
 from vqmri.stages.meanings import meaning
 from vqmri.stages.opened import Opened, open_outputs
-from vqmri.stages.privacy import privacy
+from vqmri.stages.privacy import _copies, privacy
 from vqmri.stages.realism import FAKES, SAMPLES, TELLING, realism
 from vqmri.stages.sample import sample
 
@@ -79,6 +81,45 @@ def test_known_fakes_are_farther_from_real_scans_than_other_real_scans(opened: O
         name = gate.name
         assert found.metrics[f"{name}_low"] <= found.metrics[name] <= found.metrics[f"{name}_high"]
         assert found.metrics[name] == found.rows[SAMPLES][name]
+
+
+def test_very_large_volumes_are_compared_too(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqmri.stages.realism.MOST_VALUES", 1)
+    assert realism(opened, None, seed=0).count == 11
+
+
+def test_those_held_out_are_drawn_from_all_rows_of_the_table(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are 14, of which 13 are compared; the first ones of a table may be of one site."""
+    left_out: list[int] = []
+
+    def sets(opened: Opened, held: Any, *_: Any) -> Any:
+        left_out.extend(r.index for r in opened.records(HELD_OUT) if r not in held)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vqmri.stages.realism._sets", sets)
+    for seed in range(6):
+        with pytest.raises(KeyboardInterrupt):
+            realism(opened, None, seed)
+    assert len(left_out) == 6
+    assert len(set(left_out)) > 1
+
+
+def test_a_collapsed_codebook_has_figures(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    collapsed = Likelihood([0.01], [0.0], [10])
+    monkeypatch.setattr(figures, "held_out_likelihood", lambda *_: collapsed)
+    found = figures.prior(opened)
+    assert (found["prior_bits_per_code"], found["marginal_bits_per_code"]) == (0.01, 0)
+    assert "prior_saving" not in found
+
+
+def test_a_maximum_stands_beside_how_often_chance_gives_it() -> None:
+    best, of_held = np.array([0.7, 0.9, 0.8]), np.array([0.85])
+    assert "as by chance in 75 %" in _copies("samples", best, of_held)[3]
+    assert "no sample is nearer" in _copies("samples", best[:1], of_held)[3]
 
 
 def test_a_measure_that_a_fake_passes_is_no_gate() -> None:

@@ -184,6 +184,14 @@ def test_there_is_no_relative_score_where_real_data_are_not_surely_above_chance(
     assert "cas" not in figures
 
 
+def test_there_is_no_relative_score_where_the_interval_of_real_data_is_unknown() -> None:
+    same = ["s0"] * len(TRUTH)  # one subject: nothing to draw from
+    found = {"real": RIGHT, "synthetic": RIGHT, "both": RIGHT}
+    figures = of_classes(found, TRUTH, np.zeros(2), same, seed=0)
+    assert figures["real"] > figures["chance"]
+    assert figures.keys().isdisjoint({"real_low", "cas"})
+
+
 def test_figures_of_numbers() -> None:
     truth = np.linspace(20, 90, 8)
     right = {"held_out": truth, "samples": np.array([40.0, 60.0]), "reconstructed": truth}

@@ -101,6 +101,7 @@ def test_the_prior_learns_from_the_copies_alone_with_their_covariates(
     data = _load(CodeStore(copy_of_finished.output("codes")), prior.covariates)
     assert len(data.train[0]) == len(data.train_rows) == len(data.subjects) == 32
     assert [len(side.rows) for side in data.sides.values()] == [4, 4]
+    assert data.sides.keys() <= history[-1].keys()
     sex = data.train_rows.numpy()[:, [c.name for c in prior.covariates].index("sex")]
     assert (sex[:16] == 1 - sex[16:]).all()
 
@@ -131,3 +132,20 @@ def test_only_training_volumes_are_varied_and_only_swapped_values_change() -> No
 def test_without_the_first_axis_no_copy_is_mirrored(axis: int) -> None:
     settings = Variations.model_validate({"copies": 2, "augment": STILL | {"flips": [axis]}})
     assert not any(v.mirrored for v in variations(settings, [of(TRAIN, {"sex": "F"})]))
+
+
+def test_padding_counts_on_neither_side_of_the_split(
+    copy_of_finished: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codes beyond the field of view are easy: training bits over them would flatter beside."""
+    boxes = []
+
+    def masks(_: CodeStore, chosen: list[Any]) -> list[str]:
+        boxes.append(chosen)
+        return ["in view"]
+
+    monkeypatch.setattr("vqmri.stages.train_prior.masks_in_view", masks)
+    store = CodeStore(copy_of_finished.output("codes"))
+    data = _load(store, load_model(copy_of_finished.output("prior"), Prior)[0].covariates)
+    assert [len(chosen) for chosen in boxes] == [4, 4]
+    assert [side.masks for side in data.sides.values()] == [["in view"], ["in view"]]
