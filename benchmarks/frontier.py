@@ -4,7 +4,7 @@
         [--picture FILE.png] [--only RATE …]
 
 Run it in an ingested project. Each row is the network of the preset hippocampus with other levels
-of codes, trained for so many minutes of training steps as that preset asks for, augmentation
+of codes, trained on one thread for so many minutes of steps as that preset asks for, augmentation
 included; the learning rate follows the share of the time that has gone, as in
 benchmarks/training.py. A rate's name is its levels, `downsampling:codes`, finest first. Where a
 level needs a scale that the preset's network lacks, the network goes on as its last scale is.
@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -90,6 +91,7 @@ def run(
     for name, settings in chosen.items():
         _check_space(name, settings, split)
     device = choose_device()
+    torch.set_num_threads(1)  # the minutes are those of one, as the captions of its picture say
     coder = TransformCoder.of(split)
     rows = []
     for name, settings in chosen.items():

@@ -197,11 +197,43 @@ def test_every_preset_has_what_dvc_asks_for(path: Path) -> None:
         assert set(stage["params"]) <= set(values), name
 
 
-def test_pictures_have_no_third_axis_to_mirror(tmp_path: Path) -> None:
-    values = yaml.safe_load((REPO / "vqmri/presets/mnist.yaml").read_text())
-    varied = {"rotation": 0.0, "scaling": 0.0, "translation": 0.0, "contrast": 0.0}
-    values["train_vqvae"]["augment"] = varied | {"flips": [1]}
+STILL = {"rotation": 0.0, "scaling": 0.0, "translation": 0.0, "contrast": 0.0, "flips": []}
+
+
+def varied(preset: str, path: str, augment: dict[str, Any]) -> dict[str, Any]:
+    values = yaml.safe_load((REPO / f"vqmri/presets/{preset}.yaml").read_text())
+    if path == "encode.variations.augment":
+        values["encode"]["variations"] = {"copies": 2, "augment": augment}
+    else:
+        values["train_vqvae"]["augment"] = augment
+    return dict(values)
+
+
+@pytest.mark.parametrize("path", ["train_vqvae.augment", "encode.variations.augment"])
+def test_pictures_have_no_third_axis_to_mirror(tmp_path: Path, path: str) -> None:
+    load(varied("mnist", path, STILL | {"flips": [1]}), tmp_path)
+    said = rf"{path}.flips = \[1, 2\]: axes 0 to 1 can be mirrored"
+    with pytest.raises(ParamsError, match=said):
+        load(varied("mnist", path, STILL | {"flips": [1, 2]}), tmp_path)
+
+
+@pytest.mark.parametrize("path", ["train_vqvae.augment", "encode.variations.augment"])
+def test_voxels_that_are_no_cubes_are_not_turned(tmp_path: Path, path: str) -> None:
+    values = varied("brain-1mm", path, STILL | {"rotation": 6.0})
     load(values, tmp_path)
-    values["train_vqvae"]["augment"]["flips"] = [1, 2]
-    with pytest.raises(ParamsError, match=r"flips = \[1, 2\]: axes 0 to 1 can be mirrored"):
+    values["ingest"]["spacing"] = [1.0, 1.0, 5.0]
+    with pytest.raises(ParamsError, match=rf"{path}.rotation = 6.0: .*are no cubes"):
+        load(values, tmp_path)
+    values = varied("brain-1mm", path, STILL)
+    values["train_vqvae"]["augment"] = STILL
+    values["ingest"]["spacing"] = [1.0, 1.0, 5.0]
+    load(values, tmp_path)
+
+
+def test_what_mirroring_exchanges_is_a_covariate(tmp_path: Path) -> None:
+    values = varied("phantom", "encode.variations.augment", STILL | {"flips": [0]})
+    values["encode"]["variations"]["swaps"] = {"sex": ["F", "M"]}
+    load(values, tmp_path)
+    values["encode"]["variations"]["swaps"] = {"sides": ["left", "right"]}
+    with pytest.raises(ParamsError, match=r"swaps\.sides: 'sides' is no covariate"):
         load(values, tmp_path)

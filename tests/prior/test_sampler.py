@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.prior.cases import AGE, SITE, prior
 from vqmri.prior import Prior
 from vqmri.prior.cached_sampler import cached
-from vqmri.prior.choice import Choice
+from vqmri.prior.choice import Choice, choose, choose_all
 from vqmri.prior.covariates import encode
 from vqmri.prior.gain import GaussianGain
 from vqmri.prior.sampler import Drawing, MapSampler, draw, jacobi, one_by_one
@@ -169,6 +169,26 @@ def test_streams_of_noise_are_all_different() -> None:
     assert len(drawn) == len(keys)
 
 
+def test_no_code_wins_whatever_its_probability_is() -> None:
+    """Float32 noise is 0 once in 2²³ numbers; the third plane of this stream holds one."""
+    shape, drawing = (10, 9, 128), Drawing(0, [239], 0)
+    stream = np.random.Generator(np.random.Philox(key=[0, 239], counter=[0, 0, 0, 0]))
+    for _ in range(2):
+        plain = stream.standard_exponential(shape, dtype=np.float32)
+        assert np.array_equal(drawing.exponential(shape)[0], plain)
+    plain = stream.standard_exponential(shape, dtype=np.float32)
+    (place,) = np.argwhere(plain == 0)
+    noise = drawing.exponential(shape)[0]
+    assert 0 < noise[tuple(place)] <= 2.0**-23
+    assert np.array_equal(noise[plain > 0], plain[plain > 0])
+    p = np.full(128, 1e-15, dtype=np.float32)
+    p[7] = 1
+    logits, row = np.log(p)[None], noise[tuple(place[:2])]
+    for choice in (Choice(), Choice(0.5), Choice(top_k=1)):
+        assert choose(logits, row, choice.plain, np.empty_like(p)) == 7
+        assert choose_all(torch.from_numpy(logits), torch.from_numpy(row), choice) == 7
+
+
 def test_noise_is_of_a_sample_and_goes_on_from_plane_to_plane() -> None:
     both, one = Drawing(3, [5, 6], 1), Drawing(3, [6], 1)
     first, second = both.exponential((2, 3, 4)), both.exponential((2, 3, 4))
@@ -215,6 +235,14 @@ def test_a_lower_map_cannot_be_given_before_the_one_above_it_is_whole() -> None:
     module, rows = built("two levels")
     given = [torch.zeros(3, 1, dtype=torch.long), torch.zeros(3, 3, dtype=torch.long)]
     with pytest.raises(ValueError, match="map 0 has given values while map 1"):
+        draw(module, seed=0, numbers=NUMBERS, choice=Choice(), rows=rows, given=given)
+
+
+@pytest.mark.parametrize("code", [-1, 99])
+def test_what_is_given_has_codes_of_the_codebook(code: int) -> None:
+    module, rows = built("two levels")
+    given = [torch.zeros(3, 0, dtype=torch.long), torch.full((3, 2), code)]
+    with pytest.raises(ValueError, match="map 1 has codes outside 0 to"):
         draw(module, seed=0, numbers=NUMBERS, choice=Choice(), rows=rows, given=given)
 
 

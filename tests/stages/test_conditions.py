@@ -44,6 +44,13 @@ def test_covariates_of_params_reach_the_samples(copy_of_finished: Layout, tiny: 
     assert (store.read(range(10))[0] != before).any()
 
 
+def test_guidance_towards_nothing_is_refused(copy_of_finished: Layout, tiny: Params) -> None:
+    before = copy_of_finished.output("samples").stat().st_ino
+    with pytest.raises(ParamsError, match=r"guidance = 3.0 strengthens .*--covariate"):
+        sample(with_covariates(tiny, guidance=3.0), copy_of_finished)
+    assert copy_of_finished.output("samples").stat().st_ino == before
+
+
 def test_guidance_of_one_is_the_prior_and_more_is_not(
     copy_of_finished: Layout, tiny: Params
 ) -> None:

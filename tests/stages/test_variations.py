@@ -10,6 +10,7 @@ import torch
 from tests.conftest import tiny_values
 from vqmri.build.encode import variations
 from vqmri.codes import CodeStore
+from vqmri.errors import ParamsError
 from vqmri.layout import Layout
 from vqmri.params import Params, Variations
 from vqmri.prior import Prior
@@ -132,6 +133,17 @@ def test_only_training_volumes_are_varied_and_only_swapped_values_change() -> No
 def test_without_the_first_axis_no_copy_is_mirrored(axis: int) -> None:
     settings = Variations.model_validate({"copies": 2, "augment": STILL | {"flips": [axis]}})
     assert not any(v.mirrored for v in variations(settings, [of(TRAIN, {"sex": "F"})]))
+
+
+def test_values_to_exchange_that_no_scan_has_are_refused(copy_of_finished: Layout) -> None:
+    before = copy_of_finished.output("codes").stat().st_ino
+    wrong = with_variations(copies=2, augment=STILL, swaps={"sex": ["female", "male"]})
+    with pytest.raises(ParamsError, match=r"swaps\.sex: no training scan has 'female'.*'F', 'M'"):
+        encode(wrong, copy_of_finished)
+    assert copy_of_finished.output("codes").stat().st_ino == before
+    nowhere = with_variations(copies=2, augment=STILL | {"flips": []}, swaps={"sex": ["f", "m"]})
+    records = VolumeStore(copy_of_finished.output("volumes")).records
+    assert len(variations(nowhere.encode.variations, records)) == 2 * 16
 
 
 def test_padding_counts_on_neither_side_of_the_split(

@@ -135,8 +135,16 @@ def test_without_rotation_and_scaling_shifts_are_of_whole_voxels(labelled: bool)
         ]
         assert len(matches) == 1
         seen |= set(matches)
-    assert {x for x, _ in seen} == {-2, -1, 0, 1, 2}
+    assert {x for x, _ in seen} == {-3, -2, -1, 0, 1, 2, 3}
     assert {y for _, y in seen} == {-1, 0, 1}
+
+
+@pytest.mark.parametrize(
+    ("shift", "most"), [(0.0, 0), (0.4, 1), (1.0, 1), (2.0000000004, 2), (2.1, 3)]
+)
+def test_a_shift_of_less_than_a_voxel_is_no_stillness(shift: float, most: int) -> None:
+    vary = Augmentation(device=CPU, labelled=False, translation=[shift, 0.0, 0.0], **NOTHING)
+    assert vary._shifts == [most, 0, 0]
 
 
 def test_a_shifted_volume_is_0_where_nothing_was() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vqmri.build.train_vqvae import augmentation_arguments
+from vqmri.errors import ParamsError
 from vqmri.params import Variations
 from vqmri.scans.split import TRAIN
 from vqmri.scans.volume import Record
@@ -27,17 +28,33 @@ class Variation:
 
 
 def variations(params: Variations | None, records: Sequence[Record]) -> list[Variation]:
-    """All copies to make, pass by pass over the training volumes."""
+    """All copies to make, pass by pass over the training volumes.
+
+    Raises ParamsError for values to swap that no training volume has.
+    """
     if params is None:
         return []
     train = [(row, record) for row, record in enumerate(records) if record.split == TRAIN]
     can_mirror = _MIRRORED_AXIS in params.augment.flips
+    if can_mirror:
+        _check_swaps(params.swaps, [record.covariates for _, record in train])
     return [
         Variation(row, mirrored, _covariates(record.covariates, params.swaps, mirrored))
         for copy in range(params.copies)
         for mirrored in [can_mirror and copy % 2 == 1]
         for row, record in train
     ]
+
+
+def _check_swaps(swaps: Mapping[str, tuple[Any, Any]], rows: Sequence[Mapping[str, Any]]) -> None:
+    for name, values in swaps.items():
+        found = {row[name] for row in rows if row.get(name) is not None}
+        if found.isdisjoint(values):
+            some = ", ".join(map(repr, sorted(found, key=str)[:5])) or "nothing"
+            raise ParamsError(
+                f"params.yaml: encode.variations.swaps.{name}: no training scan has {values[0]!r} "
+                f"or {values[1]!r}. In their table {name} is {some}: write two of these."
+            )
 
 
 def _covariates(

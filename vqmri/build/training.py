@@ -14,7 +14,8 @@ def deciding(params: Optimisation) -> dict[str, Any]:
     """What decides what is trained: all but how much of it is in memory at a time.
 
     So a training that ran out of memory goes on from its checkpoint with these lowered. They change
-    the result by rounding (and by a codebook's first vectors, see docs/training.md).
+    the result by rounding, by a codebook's first vectors, and by what dropout hides (see
+    docs/training.md).
     """
     return params.model_dump(mode="json", exclude=_AT_A_TIME)
 

@@ -123,7 +123,8 @@ class Augment(Section):
     rotation: NonNegativeFloat = Field(description="largest angle about each axis, in degrees")
     scaling: Share = Field(description="largest share by which an axis is stretched or shrunk")
     translation: NonNegativeFloat = Field(
-        description="largest shift along each axis, in mm; of pictures, in pixels"
+        description="largest shift along each axis, in mm; of pictures, in pixels. With neither "
+        "rotation nor scaling it is rounded up to whole voxels"
     )
     contrast: NonNegativeFloat = Field(
         description="intensities are raised to a power of 1 / (1 + contrast) to 1 + contrast"

@@ -17,7 +17,15 @@ _LONGEST = 200  # characters of a value in a message
 def across_sections(values: Any) -> list[str]:
     """What spans two sections; looked for in the raw values, so that no other fault hides it."""
     faults: list[str] = []
-    for look in (_shape_faults, _patch_faults, _flip_faults, _covariate_faults, _suffix_faults):
+    for look in (
+        _shape_faults,
+        _patch_faults,
+        _flip_faults,
+        _turn_faults,
+        _covariate_faults,
+        _swap_faults,
+        _suffix_faults,
+    ):
         # of what cannot be looked at the schema says what is wrong
         with suppress(AttributeError, KeyError, OverflowError, TypeError, ValueError):
             faults += look(values)
@@ -55,21 +63,46 @@ def _patch_faults(values: Any) -> list[str]:
     ]
 
 
+def _augments(values: Any) -> dict[str, Any]:
+    """By dotted path, how training volumes are varied."""
+    found = {
+        "train_vqvae.augment": (values.get("train_vqvae") or {}).get("augment"),
+        "encode.variations.augment": _variations(values).get("augment"),
+    }
+    return {path: augment for path, augment in found.items() if augment}
+
+
+def _variations(values: Any) -> Any:
+    return (values.get("encode") or {}).get("variations") or {}
+
+
 def _flip_faults(values: Any) -> list[str]:
     """Axes to mirror that the volumes do not have."""
     dims = len(values["ingest"]["shape"])
-    flips = [int(axis) for axis in (values["train_vqvae"].get("augment") or {})["flips"]]
-    if all(axis < dims for axis in flips):
+    return [
+        f"{path}.flips = {augment['flips']}: axes 0 to {dims - 1} can be mirrored"
+        for path, augment in _augments(values).items()
+        if any(int(axis) >= dims for axis in augment.get("flips", []))
+    ]
+
+
+def _turn_faults(values: Any) -> list[str]:
+    """Voxels that are no cubes, which a rotation of the grid would shear."""
+    spacing = [float(size) for size in values["ingest"]["spacing"]]
+    if max(spacing) <= 1.01 * min(spacing):
         return []
-    return [f"train_vqvae.augment.flips = {flips}: axes 0 to {dims - 1} can be mirrored"]
+    return [
+        f"{path}.rotation = {augment['rotation']}: voxels of {spacing} mm are no cubes, and "
+        "turning them would shear what they show. Set it to 0, or make them cubes (ingest.spacing)"
+        for path, augment in _augments(values).items()
+        if augment["rotation"]
+    ]
 
 
-def _covariate_faults(values: Any) -> list[str]:
-    """Conditions that the source does not know, and uses of covariates that are no conditions."""
+def _covariates(values: Any) -> list[Any]:
+    """Names that the source knows."""
     source = values["ingest"].get("source", {"kind": "auto"})
-    prior = values["train_prior"]
-    conditions = list(prior.get("conditions", []))
-    known = {
+    return {
         "auto": [],
         "phantom": ["age", "sex"],
         "nifti": list(source.get("covariates", [])),
@@ -78,6 +111,12 @@ def _covariate_faults(values: Any) -> list[str]:
         "idx": [source.get("covariate")],
         "images": [source.get("covariate")],
     }[source["kind"]]
+
+
+def _covariate_faults(values: Any) -> list[str]:
+    """Conditions that the source does not know, and uses of covariates that are no conditions."""
+    conditions = list(values["train_prior"].get("conditions", []))
+    known = _covariates(values)
     asked = list(values["sample"].get("covariates", {}))
     return [
         f"train_prior.conditions: {name!r} is no covariate of ingest.source, which has {known}"
@@ -87,6 +126,17 @@ def _covariate_faults(values: Any) -> list[str]:
         f"sample.covariates.{name}: {name!r} is not among train_prior.conditions = {conditions}"
         for name in asked
         if name not in conditions
+    ]
+
+
+def _swap_faults(values: Any) -> list[str]:
+    """Covariates to exchange in mirrored copies that the source does not know."""
+    known = _covariates(values)
+    return [
+        f"encode.variations.swaps.{name}: {name!r} is no covariate of ingest.source, which has "
+        f"{known}"
+        for name in _variations(values).get("swaps", {})
+        if name not in known
     ]
 
 

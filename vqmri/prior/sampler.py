@@ -36,13 +36,19 @@ class Drawing:
         ]
 
     def exponential(self, shape: Sequence[int]) -> Float[np.ndarray, "sample ..."]:
-        """The next standard exponential noise of each sample, float32; see `choose`."""
-        noise = [stream.standard_exponential(shape, dtype=np.float32) for stream in self._streams]
-        return np.stack(noise)
+        """The next standard exponential noise of each sample, float32 and never 0; see `choose`."""
+        return np.stack([_exponential(stream, shape) for stream in self._streams])
 
     def normal(self, grid: Sequence[int]) -> Float[np.ndarray, "sample *grid"]:
         """Standard normal noise of a whole grid, float64."""
         return np.stack([stream.standard_normal(tuple(grid)) for stream in self._streams])
+
+
+def _exponential(stream: np.random.Generator, shape: Sequence[int]) -> Float[np.ndarray, "..."]:
+    noise = stream.standard_exponential(shape, dtype=np.float32)
+    zeros = noise == 0  # once in 2²³ numbers; a code with noise 0 would win whatever its p is
+    noise[zeros] = 2.0**-23 * (1 - stream.random(np.count_nonzero(zeros)))
+    return noise
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,8 @@ def draw(
     `given` completes scans that have begun: for each map the first values of each sample in raster
     order, (sample, first). What is drawn after them has exactly the prior's distribution given
     them. It is no way to fill a hole: values behind the hole would not steer it, because a draw is
-    conditioned on the past only. Raises ValueError if a map has some while one above it lacks some.
+    conditioned on the past only. Raises ValueError if a map has some while one above it lacks some,
+    and for codes that do not exist.
 
     Float32 products differ in the last bits with the size of the batch: for the same sample from
     the same number, draw it in the same slot of a batch of the same size.
@@ -209,6 +216,14 @@ def _firsts(prior: Prior, count: int, given: Sequence[Tensor] | None) -> list[Te
                 f"map {index} has given values while map {index + 1}, on which they depend, is not "
                 "given as a whole"
             )
+    for index, (net, codes) in enumerate(zip(prior.maps, given, strict=True)):
+        most = net.embedding.num_embeddings - 1 if isinstance(net, PixelCNN) else None
+        if (
+            most is not None
+            and len(codes.flatten())
+            and not 0 <= codes.min() <= codes.max() <= most
+        ):
+            raise ValueError(f"what is given of map {index} has codes outside 0 to {most}")
     return list(given)
 
 

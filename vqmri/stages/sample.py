@@ -27,7 +27,7 @@ from vqmri.scans.volume import Channel
 from vqmri.terminal import progress
 from vqmri.training.generator import Generator
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 _COMPRESSED_AT_MOST = 8  # times; brains without skull and noise come near it
 IMAGES, TABLE = "images.idx.gz", "samples.tsv"
 
@@ -79,6 +79,11 @@ def publish_samples(settings: Sample, vqvae: Path, prior: Path, target: Path, ea
     _check_description(vqvae, generator.about)
     rows = [covariates_of(settings, number) for number in range(settings.count)]
     encode(generator.prior.covariates, rows, extrapolate=settings.extrapolate)
+    if settings.guidance != 1 and not any(rows):
+        raise ParamsError(
+            f"sample: guidance = {settings.guidance} strengthens covariates, and none is asked "
+            "for. Name some (--covariate NAME=VALUE, or sample: covariates:), or leave it at 1."
+        )
     with publishing(target, target.parent / ".work", identity) as work:
         voxels = int(np.prod(generator.about["shape"]))
         need_space(work, settings.count * voxels * 4 // _COMPRESSED_AT_MOST)

@@ -1,5 +1,6 @@
 """Training volumes, varied; what is done to an item depends on its seed alone."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,8 +21,8 @@ class Augmentation:
     flips: axes that are mirrored in half of the items
     rotation: largest angle about each axis, in degrees
     scaling: largest share by which an axis is stretched or shrunk
-    translation: largest shift along each axis, in voxels; whole ones where there is neither
-        rotation nor scaling, so that nothing is interpolated and so blurred
+    translation: largest shift along each axis, in voxels; rounded up to whole ones where there is
+        neither rotation nor scaling, so that nothing is interpolated and so blurred
     contrast: intensities are raised to a power between 1 / (1 + contrast) and 1 + contrast
 
     What is moved in from outside a volume is 0, as the padding is.
@@ -44,7 +45,7 @@ class Augmentation:
         keys = [_IMAGE, _LABEL] if labelled else [_IMAGE]
         angles = 1 if len(translation) == 2 else 3
         self._labelled = labelled
-        self._shifts = [] if rotation or scaling else [int(shift) for shift in translation]
+        self._shifts = [] if rotation or scaling else [_whole(shift) for shift in translation]
         affine = RandAffined(
             keys,
             prob=1.0,
@@ -79,6 +80,10 @@ class Augmentation:
         varied = self._each({_IMAGE: volume[:-1], _LABEL: volume[-1:]})
         image, label = (_plain(varied[key]) for key in (_IMAGE, _LABEL))
         return torch.cat([image.clamp(0, 1), label])
+
+
+def _whole(shift: float) -> int:
+    return math.ceil(round(shift, 6))  # what a quotient of mm adds in its last bits is no voxel
 
 
 def _plain(volume: Tensor) -> Tensor:
