@@ -97,7 +97,8 @@ def machine() -> str:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     processor = names[0] if names else platform.processor()
     gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
-    return ", ".join([f"{len(os.sched_getaffinity(0))} cores of {processor}", *gpu])
+    cores = len(os.sched_getaffinity(0))
+    return ", ".join([f"{cores} core{'s' * (cores > 1)} of {processor}", *gpu])
 
 
 def kept() -> dict[str, Mapping[str, Any]]:

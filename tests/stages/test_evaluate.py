@@ -136,6 +136,7 @@ def test_a_measure_that_a_fake_passes_is_no_gate() -> None:
 def test_the_overtrained_control_is_found(opened: Opened, metrics: dict[str, float]) -> None:
     assert metrics["mia_of_overtrained_auc"] >= 0.9
     assert metrics["mia_of_overtrained_flagged"] == 1
+    assert metrics["nearest_is_training_of_copies_by_correlation"] == 1
     found = privacy(opened, None, seed=0)
     assert "mia_of_overtrained_auc" not in found.metrics
     assert found.metrics["mia_auc"] == metrics["mia_auc"]

@@ -138,7 +138,7 @@ def test_without_the_first_axis_no_copy_is_mirrored(axis: int) -> None:
 def test_values_to_exchange_that_no_scan_has_are_refused(copy_of_finished: Layout) -> None:
     before = copy_of_finished.output("codes").stat().st_ino
     wrong = with_variations(copies=2, augment=STILL, swaps={"sex": ["female", "male"]})
-    with pytest.raises(ParamsError, match=r"swaps\.sex: no training scan has 'female'.*'F', 'M'"):
+    with pytest.raises(ParamsError, match=r"swaps\.sex: no scan has 'female'.*'F', 'M'"):
         encode(wrong, copy_of_finished)
     assert copy_of_finished.output("codes").stat().st_ino == before
     nowhere = with_variations(copies=2, augment=STILL | {"flips": []}, swaps={"sex": ["f", "m"]})

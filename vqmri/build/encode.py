@@ -15,7 +15,7 @@ _MIRRORED_AXIS = 0  # left to right
 
 @dataclass(frozen=True)
 class Variation:
-    """One varied copy of a training volume.
+    """One varied copy of a volume.
 
     of: row of the volume in the volumes' table
     mirrored: whether left and right are exchanged
@@ -27,22 +27,24 @@ class Variation:
     covariates: dict[str, Any]
 
 
-def variations(params: Variations | None, records: Sequence[Record]) -> list[Variation]:
-    """All copies to make, pass by pass over the training volumes.
+def variations(
+    params: Variations | None, records: Sequence[Record], split: str = TRAIN
+) -> list[Variation]:
+    """All copies to make, pass by pass over the volumes of a side.
 
-    Raises ParamsError for values to swap that no training volume has.
+    Raises ParamsError for values to swap that no volume has.
     """
     if params is None:
         return []
-    train = [(row, record) for row, record in enumerate(records) if record.split == TRAIN]
+    chosen = [(row, record) for row, record in enumerate(records) if record.split == split]
     can_mirror = _MIRRORED_AXIS in params.augment.flips
     if can_mirror:
-        _check_swaps(params.swaps, [record.covariates for _, record in train])
+        _check_swaps(params.swaps, [record.covariates for record in records])
     return [
         Variation(row, mirrored, _covariates(record.covariates, params.swaps, mirrored))
         for copy in range(params.copies)
         for mirrored in [can_mirror and copy % 2 == 1]
-        for row, record in train
+        for row, record in chosen
     ]
 
 
@@ -52,7 +54,7 @@ def _check_swaps(swaps: Mapping[str, tuple[Any, Any]], rows: Sequence[Mapping[st
         if found.isdisjoint(values):
             some = ", ".join(map(repr, sorted(found, key=str)[:5])) or "nothing"
             raise ParamsError(
-                f"params.yaml: encode.variations.swaps.{name}: no training scan has {values[0]!r} "
+                f"params.yaml: encode.variations.swaps.{name}: no scan has {values[0]!r} "
                 f"or {values[1]!r}. In their table {name} is {some}: write two of these."
             )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vqmri.build.encode import Variation, variation_arguments, variations
+from vqmri.build.encode import Variation, variations
 from vqmri.codes import CodeMap, CodeWriter, code_maps
 from vqmri.errors import IntegrityError
 from vqmri.layout import Layout
@@ -20,9 +20,8 @@ from vqmri.params import Encode, Params
 from vqmri.protocols import Map, Metrics, Tracker
 from vqmri.scans.split import TRAIN, rows_of
 from vqmri.scans.store import VolumeStore
+from vqmri.stages.varied import varied
 from vqmri.terminal import follow
-from vqmri.training.augment import Augmentation
-from vqmri.training.batches import item_seed
 from vqmri.training.device import choose_device
 from vqmri.training.memory import return_large_blocks
 from vqmri.training.model_folder import load_model
@@ -31,7 +30,6 @@ from vqmri.vqvae.residual import fit_residuals
 
 FORMAT_VERSION = 3
 _FITTED = 64  # training volumes
-_OF_VARIATIONS = 2**32  # in place of a step, where seeds are made: no training has as many
 
 
 @dataclass(frozen=True)
@@ -198,16 +196,7 @@ def _read(store: VolumeStore, every: Sequence[Variation], shard: Shard) -> np.nd
     plain = store.records[shard.start : min(shard.stop, count)]
     numbers = range(max(shard.start - count, 0), max(shard.stop - count, 0))
     settings = Encode.model_validate(shard.settings).variations
-    varied = every[numbers.start : numbers.stop]
-    if settings is None or not varied:
+    if settings is None or not numbers:
         return store.read(plain)
-    volumes = torch.from_numpy(store.read([*plain, *(store.records[v.of] for v in varied)]))
-    vary = Augmentation(
-        device=volumes.device,
-        labelled=store.num_classes > 0,
-        **variation_arguments(settings, spacing=store.spacing),
-    )
-    seeds = [item_seed(shard.seed, _OF_VARIATIONS, number) for number in numbers]
-    pairs = zip(volumes[len(plain) :], varied, strict=True)
-    found = vary(torch.stack([v.flip(1) if how.mirrored else v for v, how in pairs]), seeds)
-    return torch.cat([volumes[: len(plain)], found]).numpy()
+    copies = varied(store, settings, shard.seed, [every[i] for i in numbers], numbers)
+    return np.concatenate([store.read(plain), copies]) if plain else copies

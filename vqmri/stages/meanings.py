@@ -57,6 +57,11 @@ _MEANINGS = {
     "nearest_is_training_by_correlation": "share of samples whose nearest known scan is a training "
     "one; by chance the share of training subjects",
     "nearest_is_training_by_features": "the same in features of a random net",
+    "nearest_correlation_of_copies": "mean r of four training scans, encoded and decoded, with the "
+    "nearest: what a copy has",
+    "nearest_is_training_of_copies_by_correlation": "share of these whose nearest known scan is a "
+    "training one; 1, or the test is blind",
+    "nearest_is_training_of_copies_by_features": "the same in features of a random net",
 }
 _BEGINNINGS = {
     "usage_level_": "share of the codebook that occurs in held-out codes, 0 to 1",

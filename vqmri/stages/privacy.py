@@ -4,16 +4,13 @@ What is found is what these tests find; other tests may find more.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
-from vqmri.codes import code_tensors
 from vqmri.evaluation.features import RandomNet
-from vqmri.evaluation.likelihood import item_bits, masks_in_view
 from vqmri.evaluation.membership import Membership, flagged, membership
 from vqmri.evaluation.memorisation import (
     Share,
@@ -26,25 +23,18 @@ from vqmri.evaluation.memorisation import (
 from vqmri.evaluation.overtrained import overtrain
 from vqmri.evaluation.report.cards import Finding
 from vqmri.prior import Prior
-from vqmri.prior.choice import Choice
-from vqmri.prior.covariates import known_rows
-from vqmri.prior.sampler import draw
 from vqmri.protocols import Metrics
-from vqmri.scans.split import HELD_OUT, TRAIN
-from vqmri.scans.volume import Record
+from vqmri.scans.split import HELD_OUT
+from vqmri.stages.known import MOST, Side, chunks, sides
 from vqmri.stages.opened import Opened
-from vqmri.training.generator import fastest
 from vqmri.training.model_folder import DESCRIPTION
 
-MOST = 2_000
-"""Known scans of each side, and samples, at most."""
 CONTROL_SUBJECTS = 4
 AUC_BOUND = 0.55
 """AUCs below it are not flagged, however sure they are."""
 
 Chunks = Callable[[], Iterable[np.ndarray]]
 """Volumes (item, channel, *space), some at a time; every call begins anew."""
-_VALUES_PER_CHUNK = 2**25
 _RUNS = 1000  # items whose runs are looked for; each is compared with every training item
 _REPEATS, _FEWER_REPEATS, _MANY = 1000, 200, 10**6
 
@@ -61,31 +51,6 @@ class Privacy:
     nearest: Sequence[tuple[int, float]]
 
 
-class _Side:
-    """Some scans: rows of the volumes' table, records, codes."""
-
-    def __init__(self, opened: Opened, rows: Sequence[int]) -> None:
-        self.rows = list(rows)
-        self.records = [opened.volumes.records[row] for row in rows]
-        self.subjects = [record.subject for record in self.records]
-        self.maps = opened.codes.read(rows)
-        self._store = opened.codes
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """The codes as a prior takes them."""
-        return code_tensors(self.maps, self._store.num_embeddings)
-
-    def covariates(self, prior: Prior) -> Tensor:
-        """Of the subjects, as a prior takes them."""
-        return known_rows(prior.covariates, [record.covariates for record in self.records])
-
-    def bits(self, prior: Prior) -> Float[np.ndarray, " item"]:
-        """Per code, under a prior."""
-        masks = masks_in_view(self._store, [record.box for record in self.records])
-        return item_bits(prior, self.tensors, masks, self.covariates(prior))
-
-
 def privacy(opened: Opened, control_steps: int | None, seed: int) -> Privacy:
     """All tests of the published models and samples; the positive control if steps are given.
 
@@ -93,22 +58,12 @@ def privacy(opened: Opened, control_steps: int | None, seed: int) -> Privacy:
     """
     if not opened.indices(HELD_OUT):
         return Privacy({}, [], [])
-    random = np.random.default_rng([seed, 3])
-    train, held = (
-        _Side(opened, sorted(random.permutation(opened.indices(split))[:MOST].tolist()))
-        for split in (TRAIN, HELD_OUT)
-    )
-    prior = opened.generator.prior
-    told = membership(train.bits(prior), held.bits(prior), train.subjects, held.subjects, seed=seed)
+    train, held = sides(opened, seed)
+    told = _told(opened.generator.prior, train, held, seed)
     count = min(opened.samples.count, MOST)
     metrics, findings = _membership(told, "prior", "")
-    size = _chunk(opened)
     near = _near(
-        opened,
-        lambda: (opened.decode_samples(some) for some in _parts(count, size)),
-        train,
-        held,
-        seed,
+        opened, lambda: map(opened.decode_samples, chunks(opened, count)), train, held, seed
     )
     codes = opened.samples.read(range(count))
     metrics |= near.metrics
@@ -119,6 +74,11 @@ def privacy(opened: Opened, control_steps: int | None, seed: int) -> Privacy:
         metrics |= more
         findings += control_findings
     return Privacy(metrics | runs, findings, near.nearest)
+
+
+def _told(prior: Prior, train: Side, held: Side, seed: int) -> Membership:
+    subjects = (side.subjects[: side.scans] for side in (train, held))
+    return membership(train.bits(prior), held.bits(prior), *subjects, seed=seed)
 
 
 def _membership(found: Membership, whose: str, suffix: str) -> tuple[Metrics, list[Finding]]:
@@ -152,8 +112,8 @@ def _membership(found: Membership, whose: str, suffix: str) -> tuple[Metrics, li
 def _near(
     opened: Opened,
     samples: Chunks,
-    train: _Side,
-    held: _Side,
+    train: Side,
+    held: Side,
     seed: int,
     suffix: str = "",
     whose: str = "samples",
@@ -164,10 +124,10 @@ def _near(
     """
     grey = opened.volumes.num_images
     net = RandomNet(len(opened.volumes.shape) - 1, grey)
-    known = [_volumes(opened, side.records, grey) for side in (train, held)]
+    known = [_grey(side.volumes, grey) for side in (train, held)]
     drawn = _grey(samples, grey)
     r = [correlations(drawn, scans) for scans in known]
-    of_held = correlations(known[1], known[0]).max(axis=1)
+    of_held = correlations(_grey(held.scan_volumes, grey), known[0]).max(axis=1)
     features = [np.concatenate([net(chunk) for chunk in chunks()]) for chunks in (drawn, *known)]
     in_net = [distances(features[0], of_known) for of_known in features[1:]]
     members = np.arange(len(train.rows) + len(held.rows)) < len(train.rows)
@@ -207,7 +167,7 @@ def _copies(
         f"r of the {whose} with the nearest training scan",
         f"mean {best.mean():.3f}, most {best.max():.3f}",
         f"held-out scans: mean {of_held.mean():.3f}, most {of_held.max():.3f}",
-        f"above all held-out scans, as by chance in {_chance(best, of_held)}; a copy has 1"
+        f"above all held-out scans, as by chance in {_chance(best, of_held)}; a copy has nearly 1"
         if best.max() > of_held.max()
         else "no sample is nearer to a training scan than real people are to one another",
     )
@@ -229,24 +189,6 @@ def _shares(whose: str, nearer: Mapping[str, Share], trained: Mapping[str, Share
     ]
 
 
-def _parts(count: int, size: int) -> Iterator[range]:
-    return (range(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def _chunk(opened: Opened) -> int:
-    """Volumes that are in memory together."""
-    return max(1, _VALUES_PER_CHUNK // int(np.prod(opened.volumes.shape)))
-
-
-def _volumes(opened: Opened, records: Sequence[Record], grey: int) -> Chunks:
-    """Grey channels of scans, chunk by chunk."""
-    size = _chunk(opened)
-    return _grey(
-        lambda: (opened.volumes.read([records[i] for i in p]) for p in _parts(len(records), size)),
-        grey,
-    )
-
-
 def _grey(volumes: Chunks, grey: int) -> Chunks:
     return lambda: (chunk[:, :grey] for chunk in volumes())
 
@@ -263,7 +205,7 @@ def _share(what: str, share: Share) -> Finding:
 
 
 def _runs(
-    opened: Opened, codes: Sequence[np.ndarray], train: _Side, held: _Side
+    opened: Opened, codes: Sequence[np.ndarray], train: Side, held: Side
 ) -> tuple[Metrics, list[Finding]]:
     """Longest runs of codes that a sample has in common with a training scan; no real gains."""
     metrics: Metrics = {}
@@ -272,8 +214,8 @@ def _runs(
         if not code_map.num_embeddings:
             continue
         own, of_held = (
-            longest_shared_run(side[number][:_RUNS], train.maps[number])
-            for side in (codes, held.maps)
+            longest_shared_run(maps[number][:most], train.maps[number])
+            for maps, most in ((codes, _RUNS), (held.maps, min(_RUNS, held.scans)))
         )
         positions = int(np.prod(code_map.grid))
         metrics[f"longest_run_{code_map.name}"] = float(own.max())
@@ -292,30 +234,23 @@ def _runs(
 
 
 def _positive_control(
-    opened: Opened, train: _Side, held: _Side, steps: int, seed: int
+    opened: Opened, train: Side, held: Side, steps: int, seed: int
 ) -> tuple[Metrics, list[Finding]]:
-    """The same tests of a prior that knows four training scans by heart: they must find that."""
+    """Membership inference on a prior that knows four training scans by heart, and the neighbours
+    of copies of these scans: what the tests must find.
+    """
     random = np.random.default_rng([seed, 4])
     subjects = random.permutation(sorted(set(train.subjects)))[:CONTROL_SUBJECTS]
-    own = _Side(opened, [train.rows[train.subjects.index(subject)] for subject in subjects])
+    own = Side(opened, [train.rows[train.subjects.index(subject)] for subject in subjects])
+    others = Side(opened, held.rows[: held.scans])
     description = json.loads((opened.folders["prior"] / DESCRIPTION).read_text(encoding="utf-8"))
     rows = own.covariates(opened.generator.prior)
     prior = overtrain(description["arguments"], own.tensors, rows, steps=steps, seed=seed)
-    told = membership(own.bits(prior), held.bits(prior), own.subjects, held.subjects, seed=seed)
-    whose = f"prior overtrained on {len(own.rows)} scans"
+    told = _told(prior, own, others, seed)
+    whose = f"prior overtrained on {own.scans} scans"
     metrics, findings = _membership(told, whose, "_of_overtrained")
-    slots = opened.generator.micro_batch
-    drawn = draw(
-        prior,
-        seed=seed,
-        numbers=range(slots),
-        choice=Choice(),
-        rows=rows.repeat(-(-slots // len(rows)), 1)[:slots],
-        sampler=fastest(prior.device),
-    )
-    volumes = opened.generator.decode(drawn)
-    near = _near(
-        opened, lambda: [volumes], own, held, seed, "_of_overtrained", f"samples of a {whose}"
-    )
-    metrics |= {name: value for name, value in near.metrics.items() if "overtrained" in name}
+    copies = opened.decode(own.maps)
+    whose = f"codes of {own.scans} training scans, decoded"
+    near = _near(opened, lambda: [copies], train, held, seed, "_of_copies", whose)
+    metrics |= {name: value for name, value in near.metrics.items() if "of_copies" in name}
     return metrics, [*findings, *near.findings]

@@ -35,7 +35,7 @@ from vqmri.stages.kinship import check_kinship
 from vqmri.terminal import follow
 from vqmri.training.generator import Generator
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TABLE, DECODED = "study.json", "decoded.npz"
 SHOWN = 8
 """Items of each way of which a middle slice is kept for the picture."""
@@ -131,6 +131,9 @@ class Subject:
         self._held = sorted(random.permutation(held)[: self._count].tolist())
         same = sorted(random.permutation(training)[: self._count].tolist())
         self._training = self._codes.read(training)
+        copies = len(self._codes.attributes.get("variations", []))
+        learnt = range(len(self._records), len(self._records) + copies)
+        self._known = self._codes.read([*training, *learnt])
         self._reference, self._real = self._codes.read(self._held), self._codes.read(same)
         self._edges = [
             np.quantile(values, np.linspace(0, 1, _GAIN_BINS + 1)[1:-1]) if not number else None
@@ -164,7 +167,7 @@ class Subject:
     def measure(self, maps: Maps) -> dict[str, Any]:
         """Statistics of one way's items: means over the maps, weighted by their positions."""
         binned, reference = self._binned(maps), self._binned(self._reference)
-        training = self._binned(self._training)
+        known = self._binned(self._known)
         weights = [level[0].size for level in reference]
 
         def mean(values: Sequence[float]) -> float:
@@ -175,8 +178,8 @@ class Subject:
             for level, other, size in zip(binned, reference, self._sizes, strict=True)
         ]
         nearest = [
-            float(nearest_difference(level, known).mean())
-            for level, known in zip(binned, training, strict=True)
+            float(nearest_difference(level, others).mean())
+            for level, others in zip(binned, known, strict=True)
         ]
         return {
             "items": len(maps[0]),

@@ -106,6 +106,16 @@ class Generator:
         volumes = [self.vqvae.to_volumes(self.vqvae.decode(part)).cpu().numpy() for part in wanted]
         return np.concatenate(volumes)[:number]
 
+    @torch.inference_mode()
+    def encode(self, volumes: Float[np.ndarray, "item channel *space"]) -> list[np.ndarray]:
+        """Values of each map, finest first, (item, *grid), as they are stored."""
+        size = max(1, _VOXELS_AT_A_TIME // int(np.prod(self.about["shape"][1:])))
+        parts = [
+            self.vqvae.encode(part.to(self.device))
+            for part in torch.from_numpy(volumes).split(size)
+        ]
+        return [torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True)]
+
     def with_residuals(
         self, volumes: Float[np.ndarray, "slot channel *space"], seed: int, numbers: Sequence[int]
     ) -> Float[np.ndarray, "slot channel *space"]:
