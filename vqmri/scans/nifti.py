@@ -271,9 +271,12 @@ def value(text: str) -> str | float | None:
     return number if math.isfinite(number) else None
 
 
-def read(path: Path) -> tuple[Volume, str]:
-    """The volume in a file and the sha256 of the file; raises Refused."""
-    data, affine, qform, sha256 = image_file.read(path, np.float32)
+def read(path: Path, *, least: int = 0) -> tuple[Volume, str]:
+    """The volume in a file and the sha256 of the file; `least` as `image_file.read` has it.
+
+    Raises Refused.
+    """
+    data, affine, qform, sha256 = image_file.read(path, np.float32, least=least)
     check_voxels(data)
     return Volume(data[None], affine, qform=qform), sha256
 
@@ -285,7 +288,8 @@ def read_label(path: Path, volume: Volume, label_values: Sequence[int]) -> np.nd
     """
     check_label(path, volume)
     try:
-        data, *_ = image_file.read(path, np.float64)  # float32 would round integers above 2^24
+        # float32 would round integers above 2^24
+        data, *_ = image_file.read(path, np.float64, least=_least(volume))
     except Refused as refusal:
         raise Refused(refusal.code, f"label map: {refusal.reason}") from refusal
     order = np.argsort(label_values)
@@ -305,11 +309,15 @@ def read_mask(path: Path, volume: Volume) -> np.ndarray:
         raise Refused("mask-missing", "no file that matches `masks` belongs to it by name")
     try:
         check_label(path, volume)
-        mask = image_file.read(path, np.float32)[0]
+        mask = image_file.read(path, np.float32, least=_least(volume))[0]
     except Refused as refusal:
         code = refusal.code.replace("label", "mask")
         raise Refused(code, f"brain mask: {refusal.reason}") from refusal
     return (mask > 0).astype(np.float32)
+
+
+def _least(volume: Volume) -> int:
+    return image_file.least_of(volume.data[0].size)
 
 
 def check_label(path: Path, volume: Volume) -> None:
