@@ -149,6 +149,13 @@ def test_channels_of_a_scan(tmp_path: Path) -> None:
         (IMAGES, FLAT | {"shape": [16] * 3}, "a source of kind images has 2 axes"),
         (IMAGES | {"channels": 2}, FLAT, "ingest.source.channels = 2: Input should be 1 or 3"),
         (IMAGES | {"images": "/a"}, FLAT, "ingest.source.images = '/a'"),
+        (
+            IMAGES | {"test_images": "a/b**"},
+            FLAT | {"held_out": None},
+            "'a/b**': it must name files",
+        ),
+        (NIFTI | {"images": "**.nii.gz"}, {}, "images = '**.nii.gz': it must name files, and '**'"),
+        (NIFTI | {"masks": "."}, {}, "ingest.source.masks = '.': it must name files"),
         (NIFTI | {"labels": None, "label_values": [0, 1]}, {}, "add `labels` or remove it"),
         (NIFTI | {"label_values": [1, 0]}, {}, "ingest.source.label_values = [1, 0]: 0, the back"),
         (NIFTI | {"label_values": [0, 1, 1]}, {}, "none twice"),
