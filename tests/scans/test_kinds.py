@@ -137,6 +137,24 @@ def test_neither_says_what_was_looked_for(raw: Path, files: list[str]) -> None:
         assert word in str(caught.value)
 
 
+def test_masks_among_many_scans_are_named_in_a_time_that_grows_as_they_do(raw: Path) -> None:
+    compared = 0
+
+    class Source(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return super().__eq__(other)
+
+    names = [Source(f"{n}_{what}.nii.gz") for n in range(100) for what in ("T1w", "mask")]
+    with pytest.raises(InputError, match=r"(?s)100 files, as 0_mask.* images: .\*_T1w\.nii"):
+        kinds.check_plain(raw, names)
+    assert compared <= len(names)
+
+
 def test_a_missing_folder_is_an_error(raw: Path) -> None:
     with pytest.raises(InputError, match="is missing or is no folder"):
         kind_of(raw / "nowhere")

@@ -76,7 +76,8 @@ def check_plain(raw: Path, sources: Sequence[str]) -> None:
     """InputError when images below `raw` seem to be label maps or masks, which are no scans."""
     strange = [source for source in sources if _NO_SCAN.search(source)]
     if strange:
-        scans = [source for source in sources if source not in strange]
+        named = set(strange)
+        scans = [source for source in sources if source not in named]
         images = _glob(scans) if scans else "*.nii.gz"
         raise InputError(
             f"{raw} holds what seems to be label maps or masks ({len(strange)} files, as "
