@@ -75,25 +75,14 @@ def find(
 
 
 def _images(raw: Path, glob: str) -> list[Path]:
-    """Images that match, sorted; a pair of files once, by the name of its header.
-
-    What is hidden, as `.git/annex` or a Mac's `._scan.nii`, is none, unless the glob names it.
-    """
+    """Images that match, sorted; a pair of files once, by the name of its header."""
     if ".." in Path(glob).parts:
         raise InputError(
             f"{glob!r} leads out of {raw}; scans are looked for below it alone. Take out the '..', "
             "or set ingest.raw to the folder above."
         )
-    kinds.check_listed(raw, glob)
-    asked = any(part.startswith(".") for part in Path(glob).parts)
-    found = (path for path in raw.glob(glob) if image_file.is_image(path))
-    return sorted(
-        {
-            image_file.of_file(path)
-            for path in found
-            if asked or not any(part.startswith(".") for part in path.relative_to(raw).parts)
-        }
-    )
+    found = (path for path in kinds.matching(raw, glob) if image_file.is_image(path))
+    return sorted({image_file.of_file(path) for path in found})
 
 
 def locate(raw: Path, name: str) -> Path:
