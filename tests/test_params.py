@@ -182,6 +182,17 @@ def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:
         Params.load(tmp_path / "params.yaml")
 
 
+def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path: Path) -> None:
+    text = yaml.safe_dump(tiny_values())
+    seeds = [n for n, line in enumerate(text.splitlines(), start=1) if line == "  seed: 0"]
+    lines = text.splitlines()
+    lines.insert(seeds[0], "  seed: 1")
+    (tmp_path / "params.yaml").write_text("\n".join(lines))
+    words = rf"(?s)params\.yaml.*'seed' stands twice.*line {seeds[0] + 1}.*Mend that line"
+    with pytest.raises(ParamsError, match=words):
+        Params.load(tmp_path / "params.yaml")
+
+
 def every_field(schema: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     found = list(schema.get("properties", {}).items())
     for name, definition in schema.get("$defs", {}).items():
