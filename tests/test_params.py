@@ -182,6 +182,24 @@ def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:
         Params.load(tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize("text", ["{sex: yes}", "{sex: [F, on]}"])
+def test_a_covariate_is_no_switch(tmp_path: Path, text: str) -> None:
+    values = tiny_values()
+    values["sample"]["covariates"] = yaml.safe_load(text)
+    words = r"1 fault,(?s:.*)sample\.covariates\.sex = .*: YAML reads yes, .* write 'yes' in quotes"
+    with pytest.raises(ParamsError, match=words):
+        load(values, tmp_path)
+    values["sample"]["covariates"] = {"sex": ["yes", 1, 0.5]}
+    assert load(values, tmp_path).sample.covariates == {"sex": ["yes", 1, 0.5]}
+    values["encode"]["variations"] = {
+        "copies": 1,
+        "augment": {"rotation": 0, "scaling": 0, "translation": 0, "contrast": 0, "flips": [0]},
+        "swaps": {"operated": [False, "no"]},
+    }
+    with pytest.raises(ParamsError, match=r"encode\.variations\.swaps\.operated\.0 = False: YAML"):
+        load(values, tmp_path)
+
+
 def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path: Path) -> None:
     text = yaml.safe_dump(tiny_values())
     seeds = [n for n, line in enumerate(text.splitlines(), start=1) if line == "  seed: 0"]
