@@ -2,9 +2,10 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
@@ -14,45 +15,56 @@ from vqmri.errors import IntegrityError, LockedError, VqmriError
 from vqmri.params import PARAMS, Params
 
 PATIENCE_S = 600.0
-"""Seconds that `record` waits for another DVC command: what is not recorded is made again."""
+"""Seconds of waiting for another DVC command: what is not recorded is made again."""
 _PAUSE_S = 2.0
 
 log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 
 def is_unchanged(stage: str) -> bool:
     """Whether deps, params and outputs of the stage are those of its last recorded run.
 
-    LockedError while another DVC command is at work, VqmriError for what else DVC refuses.
+    Waits minutes for another DVC command, then LockedError; VqmriError for what else DVC refuses.
     """
-    with _dvc(f"ask whether {stage} must run", "run this command again") as repo:
-        return not repo.status(targets=[stage])
+
+    def ask() -> bool:
+        with _dvc(f"ask whether {stage} must run", "run this command again") as repo:
+            return not repo.status(targets=[stage])
+
+    return _patiently(ask, f"whether {stage} must run is asked after it")
 
 
 def record(stage: str, params: Params) -> None:
     """`dvc commit` of a stage that ran outside DVC with `params`.
 
     DVC would record whatever params.yaml says now, so IntegrityError if that is something else.
-    Waits minutes for another DVC command; then, and else, raises what `is_unchanged` does.
+    Waits, and raises what DVC refuses, as `is_unchanged` does.
     """
-    end, is_told = time.monotonic() + PATIENCE_S, False
-    while True:
+
+    def commit() -> None:
         if Params.load(Path(PARAMS)) != params:
             raise IntegrityError(
                 f"{PARAMS} was edited while {stage} ran, so its output is of the old values and is "
                 "not recorded. Run the pipeline again."
             )
+        with _dvc(f"record {stage}, which is published", f"run `dvc commit -f {stage}`") as repo:
+            repo.commit(stage, force=True)
+
+    _patiently(commit, f"{stage} is recorded after it")
+
+
+def _patiently(act: Callable[[], _Result], what: str) -> _Result:
+    """What `act` gives once no other DVC command is at work; `what` is told of the wait."""
+    end, is_told = time.monotonic() + PATIENCE_S, False
+    while True:
         try:
-            with _dvc(
-                f"record {stage}, which is published", f"run `dvc commit -f {stage}`"
-            ) as repo:
-                repo.commit(stage, force=True)
-            return
+            return act()
         except LockedError:
             if time.monotonic() > end:
                 raise
         if not is_told:
-            log.warning("Another DVC command is at work; %s is recorded after it.", stage)
+            log.warning("Another DVC command is at work; %s.", what)
         is_told = True
         time.sleep(_PAUSE_S)
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,10 @@ _START_S, _END_S = 180, 15
 
 
 def main() -> int:
-    """Start all, deploy the flows, wait; exit code 0 after Ctrl-C, 1 if a server ends by itself."""
+    """Start all, deploy the flows, wait; exit code 0 after Ctrl-C, 1 if a server ends by itself.
+
+    Also 1, and nothing is begun, if a port is in use.
+    """
     prefect_port, mlflow_port = (int(os.environ.get(n, d)) for n, d in _PORTS.items())
     prefect, mlflow = f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}"
     shell = os.environ | {
@@ -28,6 +32,11 @@ def main() -> int:
     }
     store = ("--backend-store-uri", "sqlite:///mlruns/mlflow.db",
              "--artifacts-destination", "mlruns/artifacts")  # fmt: skip
+    for port in (prefect_port, mlflow_port):
+        if not _is_free(port):
+            print(f"vqmri: port {port} is in use; PREFECT_PORT and MLFLOW_PORT name others",
+                  file=sys.stderr)  # fmt: skip
+            return 1
     Path("mlruns").mkdir(exist_ok=True)
     signal.signal(signal.SIGTERM, _interrupt)
     servers: list[subprocess.Popen[bytes]] = []
@@ -60,6 +69,15 @@ def main() -> int:
 _PORTS: Mapping[str, int] = {"PREFECT_PORT": 4200, "MLFLOW_PORT": 5000}
 
 
+def _is_free(port: int) -> bool:
+    """Whether nobody listens there; else the flows would be deployed on somebody's server."""
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -78,7 +96,8 @@ def _ended(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
             try:
                 child.wait(max(0.1, end - time.monotonic()))
             except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
 
 
@@ -92,8 +111,8 @@ def _wait_for(url: str, servers: list[subprocess.Popen[bytes]]) -> None:
                 return
         except (URLError, OSError):
             time.sleep(0.5)
-    print(f"vqmri: {url} does not answer; is its port in use? PREFECT_PORT and MLFLOW_PORT name "
-          "others", file=sys.stderr)  # fmt: skip
+    print(f"vqmri: {url} does not answer; what its server said stands above. Mend that, then "
+          "run `make serve` again", file=sys.stderr)  # fmt: skip
     raise SystemExit(1)
 
 

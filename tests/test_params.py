@@ -149,6 +149,13 @@ def test_channels_of_a_scan(tmp_path: Path) -> None:
         (IMAGES, FLAT | {"shape": [16] * 3}, "a source of kind images has 2 axes"),
         (IMAGES | {"channels": 2}, FLAT, "ingest.source.channels = 2: Input should be 1 or 3"),
         (IMAGES | {"images": "/a"}, FLAT, "ingest.source.images = '/a'"),
+        (
+            IMAGES | {"test_images": "a/b**"},
+            FLAT | {"held_out": None},
+            "'a/b**': it must name files",
+        ),
+        (NIFTI | {"images": "**.nii.gz"}, {}, "images = '**.nii.gz': it must name files, and '**'"),
+        (NIFTI | {"masks": "."}, {}, "ingest.source.masks = '.': it must name files"),
         (NIFTI | {"labels": None, "label_values": [0, 1]}, {}, "add `labels` or remove it"),
         (NIFTI | {"label_values": [1, 0]}, {}, "ingest.source.label_values = [1, 0]: 0, the back"),
         (NIFTI | {"label_values": [0, 1, 1]}, {}, "none twice"),
@@ -172,6 +179,35 @@ def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:
         Params.load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("a: [1,")
     with pytest.raises(ParamsError, match="not YAML"):
+        Params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("text", ["{sex: yes}", "{sex: [F, on]}"])
+def test_a_covariate_is_no_switch(tmp_path: Path, text: str) -> None:
+    values = tiny_values()
+    values["sample"]["covariates"] = yaml.safe_load(text)
+    words = r"1 fault,(?s:.*)sample\.covariates\.sex = .*: YAML reads yes, .* write 'yes' in quotes"
+    with pytest.raises(ParamsError, match=words):
+        load(values, tmp_path)
+    values["sample"]["covariates"] = {"sex": ["yes", 1, 0.5]}
+    assert load(values, tmp_path).sample.covariates == {"sex": ["yes", 1, 0.5]}
+    values["encode"]["variations"] = {
+        "copies": 1,
+        "augment": {"rotation": 0, "scaling": 0, "translation": 0, "contrast": 0, "flips": [0]},
+        "swaps": {"operated": [False, "no"]},
+    }
+    with pytest.raises(ParamsError, match=r"encode\.variations\.swaps\.operated\.0 = False: YAML"):
+        load(values, tmp_path)
+
+
+def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path: Path) -> None:
+    text = yaml.safe_dump(tiny_values())
+    seeds = [n for n, line in enumerate(text.splitlines(), start=1) if line == "  seed: 0"]
+    lines = text.splitlines()
+    lines.insert(seeds[0], "  seed: 1")
+    (tmp_path / "params.yaml").write_text("\n".join(lines))
+    words = rf"(?s)params\.yaml.*'seed' stands twice.*line {seeds[0] + 1}.*Mend that line"
+    with pytest.raises(ParamsError, match=words):
         Params.load(tmp_path / "params.yaml")
 
 

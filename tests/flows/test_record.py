@@ -49,6 +49,16 @@ def test_a_stage_is_recorded_when_another_command_of_dvc_has_ended(
     assert is_unchanged("encode")
 
 
+def test_a_pipeline_goes_on_when_another_command_of_dvc_has_ended(
+    params: Params, other: LockBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    timer = threading.Timer(1, other.unlock)
+    timer.start()
+    assert not is_unchanged("encode")
+    timer.join()
+    assert caplog.text.count("whether encode must run is asked after it") == 1
+
+
 def test_one_that_does_not_end_is_named_with_the_way_out(
     params: Params, other: LockBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zarr
 from httpx import ConnectError
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
 from flows import pipeline, stage
+from vqmri.codes import CodeStore
 from vqmri.errors import InputError, IntegrityError
+from vqmri.layout import Layout
+from vqmri.scans.store import VolumeStore
 
 
 class Ended:
@@ -42,6 +46,28 @@ class Ended:
 def test_a_shard_is_tried_again_only_where_that_can_help(fault: Exception, again: bool) -> None:
     assert stage._may_pass(None, None, Ended(fault)) is again
     assert stage.shard.retry_condition_fn is stage._may_pass
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        (OSError(errno.ESTALE, "stale file handle"), OSError),
+        (OSError("blosc cannot decompress"), IntegrityError),
+    ],
+)
+def test_a_file_server_that_is_away_is_no_damage(
+    finished: Layout, monkeypatch: pytest.MonkeyPatch, fault: OSError, found: type[Exception]
+) -> None:
+    def failing(array: Any, part: Any) -> Any:
+        raise fault
+
+    volumes = VolumeStore(finished.output("volumes"))
+    codes = CodeStore(finished.output("codes"))
+    monkeypatch.setattr(zarr.Array, "__getitem__", failing)
+    for read in (lambda: volumes.read(volumes.records[:1]), lambda: codes.read([0])):
+        with pytest.raises(found) as caught:
+            read()
+        assert stage._may_pass(None, None, Ended(caught.value)) is (found is OSError)
 
 
 def test_a_deployment_names_what_runs_shards(monkeypatch: pytest.MonkeyPatch) -> None:

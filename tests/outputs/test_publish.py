@@ -13,6 +13,7 @@ from vqmri.errors import LockedError
 from vqmri.outputs import Identity, Manifest, publishing, replace_file, verify
 from vqmri.outputs.lock import hold
 from vqmri.outputs.publish import Work, clean, is_current, work_of
+from vqmri.outputs.rehearsal import rehearsing
 
 ONE = Identity("encode", 1, {"seed": 1}, {})
 TWO = replace(ONE, params={"seed": 2})
@@ -318,6 +319,22 @@ def test_clean_leaves_work_that_is_in_use(place: Place) -> None:
         clean(place.work_root)
     assert (abandoned.out / "a").read_text() == "half"
     assert clean(place.work_root) == [abandoned.out.parent]
+
+
+def test_clean_goes_on_past_work_that_is_in_use(place: Place) -> None:
+    mine = place.stop("half", ONE).out.parent
+    other = place.work_root / "volumes-0123456789abcdef"
+    other.mkdir()
+    (place.work_root / "volumes.lock").touch()
+    with hold(place.work_root / "codes.lock"), hold(place.work_root / "codes.run.lock"):
+        with rehearsing(), pytest.raises(LockedError, match=rf"It would remove .*: {other}$"):
+            clean(place.work_root)
+        assert other.exists()
+        with pytest.raises(LockedError, match=rf"(?s)^codes .*Removed .*: {other}$") as caught:
+            clean(place.work_root)
+    assert str(caught.value).count("codes is being written") == 1
+    assert mine.exists()
+    assert not other.exists()
 
 
 def test_clean_of_nothing(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import psutil
 import pytest
 
-from vqmri.scans import commands
+from vqmri.scans import commands, image_file
 from vqmri.scans.check import PASSING, Refused
 from vqmri.scans.commands import deface, mask_brain
 from vqmri.scans.volume import Volume
@@ -52,6 +52,17 @@ def test_a_mask_is_what_is_above_0(tmp_path: Path) -> None:
     assert np.array_equal(after.mask, before.data[0] > 1.5)
     assert np.array_equal(after.data, before.data)
     assert steps[0]["voxels"] == after.mask.sum()
+
+
+def test_a_mask_that_compresses_as_a_bomb_does_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_file, "_UNSUSPECTED_BYTES", 0)
+    monkeypatch.setattr(image_file, "_MAX_COMPRESSION", 1)
+    code = LOAD + "data, affine = 0 * image.get_fdata(), image.affine\ndata[0] = 1\n" + SAVE
+    after, _ = mask_brain(scan(), tool(tmp_path, code), None)
+    assert after.mask is not None
+    assert after.mask.sum() == 7 * 8
 
 
 def test_the_command_sees_no_name_and_leaves_nothing(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import tracemalloc
+from base64 import b64encode
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +13,7 @@ from vqmri.scans.doubts import (
     displacement,
     doubts_of_dataset,
     doubts_of_scan,
+    likeness,
     robust_z,
 )
 from vqmri.scans.leakage import Fingerprint, fingerprint
@@ -128,6 +131,23 @@ def test_a_scan_more_usual_than_the_others_is_not_odd() -> None:
     usual = scan_of(noise(999) + 0.25)
     thumbs["017"] = fingerprint(usual, usual, BOX)
     assert doubts_of_dataset(summaries(40), thumbs) == []
+
+
+def test_likeness_takes_little_memory_however_many_scans_there_are() -> None:
+    cells = np.random.default_rng(0).integers(-40, 127, (50, 4000), dtype=np.int8)
+    some = [Fingerprint("", b64encode(row.tobytes()).decode()) for row in cells]
+    count = 6000
+    tracemalloc.start()
+    try:
+        found = likeness(some * (count // len(some)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * count * cells.shape[1]
+    rows = cells / np.linalg.norm(cells.astype(float), axis=1, keepdims=True)
+    mean = rows.mean(axis=0)
+    expected = rows @ (mean / np.linalg.norm(mean))
+    assert np.allclose(found.reshape(-1, len(some)), expected, rtol=0, atol=1e-6)
 
 
 def test_few_scans_have_no_outlier() -> None:

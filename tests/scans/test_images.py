@@ -124,6 +124,15 @@ def test_globs_that_match_nothing_or_the_same(folders: Path) -> None:
         find(folders, "**/*", "test/*/*")
 
 
+def test_what_is_hidden_is_no_class_unless_the_glob_names_it(folders: Path) -> None:
+    for name in ("train/.ipynb_checkpoints/0.png", "train/cat/._0.png"):
+        save(folders / name, pixels(0))
+    for glob in ("train/*/*", "train/**/*.png"):
+        assert {c.covariates["animal"] for c in find(folders, glob)} == {"cat", "dog"}
+        assert all("._" not in c.source for c in find(folders, glob))
+    assert len(find(folders, "train/.ipynb_checkpoints/*")) == 1
+
+
 def test_a_picture_in_no_folder_has_no_class(tmp_path: Path) -> None:
     save(tmp_path / "a.png", pixels(0))
     with pytest.raises(InputError, match="no folder"):

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.scans import dicom_files, test_bids_dataset, test_nifti
+from tests.scans import dicom_files, test_bids_dataset, test_images, test_nifti
 from vqmri.errors import InputError
 from vqmri.scans import bids_dataset, dicom, kinds
 from vqmri.scans.kinds import kind_of
@@ -137,6 +137,24 @@ def test_neither_says_what_was_looked_for(raw: Path, files: list[str]) -> None:
         assert word in str(caught.value)
 
 
+def test_masks_among_many_scans_are_named_in_a_time_that_grows_as_they_do(raw: Path) -> None:
+    compared = 0
+
+    class Source(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return super().__eq__(other)
+
+    names = [Source(f"{n}_{what}.nii.gz") for n in range(100) for what in ("T1w", "mask")]
+    with pytest.raises(InputError, match=r"(?s)100 files, as 0_mask.* images: .\*_T1w\.nii"):
+        kinds.check_plain(raw, names)
+    assert compared <= len(names)
+
+
 def test_a_missing_folder_is_an_error(raw: Path) -> None:
     with pytest.raises(InputError, match="is missing or is no folder"):
         kind_of(raw / "nowhere")
@@ -213,12 +231,14 @@ def test_a_folder_that_may_not_be_listed_is_not_empty(
 ) -> None:
     for name in ("sub-01/anat/sub-01_T1w.nii.gz", "sub-02/closed/sub-02_T1w.nii.gz", "a/1.nii"):
         write(raw / name)
+    write(raw / "sub-01/anat/0.png")
     write_dicom(raw, "d/e/IM0000")
     not_listed(monkeypatch, "closed", number)
     finds: list[Callable[[], Any]] = [
         lambda: test_nifti.find(raw, images="**/*"),
         lambda: test_nifti.find(raw, images="sub-*/*/*.nii.gz"),
         lambda: test_nifti.find(raw, images="a/*", labels="**/*_T1w.nii.gz"),
+        lambda: test_images.find(raw, "*/*/*"),
         lambda: test_bids_dataset.find(raw),
         lambda: dicom.find(raw, description=None, subject_key=None, covariates=[]),
         lambda: kind_of(raw / "sub-02"),

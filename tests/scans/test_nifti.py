@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vqmri.errors import InputError
-from vqmri.scans import nifti
+from vqmri.scans import image_file, nifti
 from vqmri.scans.check import Refused
 from vqmri.scans.volume import Candidate, Volume
 
@@ -614,6 +614,23 @@ def test_a_label_map_in_another_place_is_refused(tmp_path: Path) -> None:
     header.set_sform(AFFINE @ np.diag([-1, 1, 1, 1]), code=1)
     (tmp_path / "label.nii").write_bytes(in_bytes(header, voxels()))
     assert label_refusal(tmp_path / "label.nii") == "label-mismatch"
+
+
+def test_a_mask_that_compresses_as_a_bomb_does_is_read_beside_its_scan(tmp_path: Path) -> None:
+    lesion = np.zeros((256, 256, 256), dtype=np.float32)
+    lesion[100:110, 100:110, 100:110] = 1
+    path = tmp_path / "lesion.nii.gz"
+    path.write_bytes(gzip.compress(scan_bytes(lesion), 6))
+    assert path.stat().st_size * 900 < lesion.nbytes
+    beside = Volume(np.broadcast_to(np.float32(0), (1, *lesion.shape)), AFFINE)
+    assert np.array_equal(nifti.read_label(path, beside, [0, 1]), lesion)
+    assert np.array_equal(nifti.read_mask(path, beside), lesion)
+    with pytest.raises(Refused, match="label-mismatch"):
+        nifti.read_label(path, VOLUME, [0, 1])
+    with little_memory(2):
+        assert refusal(path) == "unreadable"
+        with pytest.raises(Refused, match="more than the file can hold"):
+            nifti.read(path, least=image_file.least_of(VOLUME.data.size))
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,16 @@ def test_an_old_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "constraints.txt" in found["packages"]["todo"]
 
 
+@pytest.mark.parametrize(("extra", "what"), [(True, "-e '.[pipeline]'"), (False, "-e .")])
+def test_the_remedy_installs_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, extra: bool, what: str
+) -> None:
+    monkeypatch.setattr(doctor, "requires", lambda _: ["zarr>=99"])
+    monkeypatch.setattr(doctor, "find_spec", lambda name: extra or None)
+    _, check = doctor._versions()
+    assert check.todo == f"pip install -c constraints.txt {what}"
+
+
 def test_a_disk_with_little_room_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(".")._replace(free=GIB)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)

@@ -54,9 +54,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     read = image_file.read
 
-    def noted(path: Path, dtype: Any) -> Any:
+    def noted(path: Path, dtype: Any, **options: Any) -> Any:
         found.append(path.name)
-        return read(path, dtype)
+        return read(path, dtype, **options)
 
     monkeypatch.setattr(image_file, "read", noted)
     return found

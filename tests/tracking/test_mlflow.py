@@ -15,6 +15,7 @@ import pytest
 from tests.servers import free_port, process, wait_for
 from vqmri.layout import Layout
 from vqmri.tracking.mlflow import _NEEDED, tracked
+from vqmri.tracking.sender import Sender
 from vqmri.tracking.tracker import NullTracker
 
 LOAD = """
@@ -108,6 +109,25 @@ def test_where_nothing_can_be_written_the_stage_goes_on_untracked(
         assert isinstance(tracker, NullTracker)
         tracker.metrics({"a": 1.0})
     assert "not tracked" in caplog.text
+
+
+def test_a_spool_that_cannot_be_read_stops_no_other(tmp_path: Path, tracking_uri: str) -> None:
+    (tmp_path / "mlruns/spool/x.jsonl").mkdir(parents=True)
+    with tracked("encode", tmp_path) as tracker:
+        tracker.metrics({"a": 1.0})
+    (run,) = mlflow.search_runs(output_format="list")
+    assert (run.info.status, run.data.metrics["a"]) == ("FINISHED", 1.0)
+
+
+def test_the_end_of_a_run_waits_for_no_thread_that_died(
+    tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sender, "_work", lambda sender: None)
+    sender = Sender(tmp_path, "", tracking_uri, lambda *_: None)
+    spool = sender.begin({})
+    sender.wait(spool)
+    spool.close()
+    assert spool.path.is_file(), "it is sent after the next start"
 
 
 @pytest.mark.services

@@ -15,7 +15,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from vqmri.codes.schema import FORMAT_VERSION, CodeMap
 from vqmri.errors import IntegrityError
 from vqmri.outputs import Manifest
-from vqmri.outputs.arrays import open_array, open_group
+from vqmri.outputs.arrays import is_damage, open_array, open_group
 from vqmri.outputs.publish import sync
 from vqmri.outputs.reading import understood
 
@@ -110,7 +110,8 @@ class CodeStore:
     def read(self, indices: Sequence[int]) -> list[Num[np.ndarray, "item ..."]]:
         """Values of some items, finest map first; `indices` count from 0.
 
-        Raises IntegrityError when a value is damaged or absent.
+        Raises IntegrityError when a value is damaged or absent, OSError when the machine cannot
+        read.
         """
         return [
             self._read_map(code_map, array, indices)
@@ -125,6 +126,8 @@ class CodeStore:
             try:
                 block = np.asarray(array[start:stop])
             except (ValueError, RuntimeError, OSError) as error:
+                if not is_damage(error):
+                    raise
                 raise self._fault(code_map, start, stop, f"damaged ({error})") from error
             if not code_map.is_valid(block):
                 raise self._fault(code_map, start, stop, "missing or out of range")

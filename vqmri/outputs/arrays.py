@@ -41,6 +41,14 @@ def open_array(group: zarr.Group, name: str, dtype: np.dtype[Any]) -> zarr.Array
     return array
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether a fault in reading lies in the bytes; else the file server may be away.
+
+    What zarr and its codecs raise over damaged bytes is no number of the operating system's.
+    """
+    return not isinstance(error, OSError) or error.errno is None
+
+
 def npy(array: np.ndarray) -> bytes:
     """What a file of the array holds, for `replace_file`."""
     file = io.BytesIO()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from vqmri.errors import InputError, IntegrityError
+from vqmri.errors import InputError, IntegrityError, LockedError
 from vqmri.outputs.lock import hold
 from vqmri.outputs.manifest import Identity, Manifest, verify
 from vqmri.outputs.rehearsal import rehearsed
@@ -119,16 +119,29 @@ def _swap(new: Path, target: Path, old: Path) -> None:
 def clean(work_root: Path) -> list[Path]:
     """Remove the work folders that no process is using; returns what was, or would be, removed.
 
-    A folder of an output that is being written now raises LockedError before anything of it goes.
+    Nothing goes of an output that is being written now; LockedError names it when the rest is gone.
     """
-    removed = []
+    removed: list[Path] = []
+    in_hand: list[str] = []
     for lock in sorted(work_root.glob("*.lock")):
-        with hold(lock):
-            for folder in _work_folders(work_root, lock.stem):
-                if not rehearsed():
-                    shutil.rmtree(folder)
-                removed.append(folder)
+        try:
+            with hold(lock):
+                removed += _removed(_work_folders(work_root, lock.stem))
+        except LockedError as error:
+            in_hand.append(str(error))
+    if in_hand:
+        lines = "\n".join(dict.fromkeys(in_hand))  # a stage may hold two locks of an output
+        what = "It would remove" if rehearsed() else "Removed"
+        told = ", ".join(map(str, removed)) or "nothing"
+        raise LockedError(f"{lines}\n{what} of the others: {told}")
     return removed
+
+
+def _removed(folders: list[Path]) -> list[Path]:
+    if not rehearsed():
+        for folder in folders:
+            shutil.rmtree(folder)
+    return folders
 
 
 def replace_file(path: Path, data: bytes) -> None:

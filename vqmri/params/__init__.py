@@ -32,7 +32,7 @@ from vqmri.params.ingest import (
     PhantomSource,
 )
 from vqmri.params.reading import read_values
-from vqmri.params.section import BidsSuffix, Section, Seed, Share, Value
+from vqmri.params.section import BidsSuffix, Section, Seed, Share, Value, Values
 
 __all__ = [
     "EMA", "PARAMS", "Augment", "AutoSource", "BidsSource", "Bound", "CodebookLoss", "DicomSource",
@@ -242,7 +242,7 @@ class Sample(Section):
         None, description="draw from the fewest codes of this probability together; null: from all"
     )
     suffix: BidsSuffix = Field("T1w", description="BIDS suffix of the synthetic scans")
-    covariates: dict[str, Value | Annotated[list[Value], Field(min_length=1)]] = Field(
+    covariates: dict[str, Values] = Field(
         {}, description="of the synthetic subjects; a list is gone through sample by sample"
     )
     extrapolate: bool = Field(

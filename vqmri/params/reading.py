@@ -35,10 +35,26 @@ def read_values(path: Path) -> Any:
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values below a node and itself, aliases written out; `known`: those of nodes by their id."""
+    """Values below a node and itself, aliases written out; `known`: those of nodes by their id.
+
+    Raises YAMLError for a key that stands twice in one mapping.
+    """
     if id(node) not in known:
         known[id(node)] = MOST_VALUES + 1  # for one that contains itself
+        if isinstance(node, yaml.MappingNode):
+            _check_keys([key for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
         parts = node.value if isinstance(node, yaml.CollectionNode) else []
         below = (part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,)))
         known[id(node)] = 1 + sum(_size(part, known) for part in below)
     return known[id(node)]
+
+
+def _check_keys(keys: list[yaml.ScalarNode]) -> None:
+    """YAML's reader would let the last one win without a word; DVC refuses the file."""
+    seen: set[tuple[str, str]] = set()
+    for key in keys:
+        if (key.tag, key.value) in seen:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
+            )
+        seen.add((key.tag, key.value))

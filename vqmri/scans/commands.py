@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from nibabel.spatialimages import HeaderDataError
 
-from vqmri.scans import bids, nifti
+from vqmri.scans import bids, image_file, nifti
 from vqmri.scans.check import Refused
 from vqmri.scans.volume import Steps, Volume
 
@@ -92,7 +92,8 @@ def _ended(words: Sequence[str], folder: Path) -> tuple[int | str, str]:
 
 def _result(target: Path, scan: Volume, program: str) -> Float[np.ndarray, "x y z"]:
     try:
-        found, _ = nifti.read(target)
+        # a mask compresses about as far as a bomb does
+        found, _ = nifti.read(target, least=image_file.least_of(scan.data[0].size))
     except Refused as refusal:
         reason = f"what {program} wrote as {OUT} is {refusal.code}: {refusal.reason}"
         raise Refused("command-failed", reason) from refusal

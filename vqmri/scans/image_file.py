@@ -32,8 +32,9 @@ _SUFFIX = re.compile(r"\.(?:(?:nii|hdr|img|mgh)(?:\.gz)?|mgz)$", re.IGNORECASE)
 _HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348, MGH 90
 _SLACK_BYTES = 2**20  # of what may follow: padding, MGH's tags, extensions in a `.hdr`
 _MAX_BYTES = MAX_VOXELS * 8
+_MOST_BYTES_A_VOXEL = 16  # of a long double
 _UNSUSPECTED_BYTES = 2**26
-_MAX_COMPRESSION = 500  # of larger files that hold anything; deflate ends at 1032, with zeros
+_MAX_COMPRESSION = 500  # of larger scans; deflate ends at 1032, with zeros, and masks come near
 _ISAL_ERROR: Any = isal_zlib.IsalError  # which its stub calls an instance
 _DAMAGE = (
     EOFError, ValueError, KeyError, OverflowError, _ISAL_ERROR,
@@ -97,10 +98,11 @@ def parts(path: Path) -> list[Path]:
 
 
 def read(
-    path: Path, dtype: type[np.floating]
+    path: Path, dtype: type[np.floating], *, least: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
     """Voxels (x, y, z), affine, qform and sha256 of an image whose header passes the checks.
 
+    least: bytes that a gzipped file may have unpacked, however small it is; see `least_of`
     The qform is that of `Header`, for which nothing is refused.
     What is gzipped is read to its end, so that its checksum counts; nibabel alone would not notice.
     The sha256 of a pair is that of the header's file and the voxels' file, one after the other.
@@ -109,7 +111,7 @@ def read(
     digest = hashlib.sha256()
     # what is no number, or beyond float32, is refused by the checks and needs no warning
     with _damage_refused(path), np.errstate(all="ignore"):
-        header, stream = _pair(path, digest) if _is_half(path) else _single(path, digest)
+        header, stream = (_pair if _is_half(path) else _single)(path, digest, least)
         check_header(header.shape, header.dtype, header.affine)
         voxels = ArrayProxy(io.BytesIO(stream), header.fields, mmap=False)
         data = np.asarray(voxels, dtype=dtype).reshape(header.shape[:3])
@@ -117,34 +119,39 @@ def read(
     return data, header.affine, header.qform, digest.hexdigest()
 
 
+def least_of(voxels: int) -> int:
+    """Bytes that an image on the grid of a scan of so many voxels may honestly have."""
+    return _MOST_BYTES_A_VOXEL * voxels + _SLACK_BYTES
+
+
 def read_header(path: Path) -> Header:
     """The header alone, which nothing has checked; raises Refused when there is none."""
     with (
         _damage_refused(path),
         np.errstate(all="ignore"),
-        _opened(path, hashlib.sha256()) as (file, _),
+        _opened(path, hashlib.sha256(), 0) as (file, _),
     ):
         return _parser(path)(file.read(_HEADER_BYTES))
 
 
-def _single(path: Path, digest: Any) -> tuple[Header, bytes]:
-    with _opened(path, digest) as (file, limit):
+def _single(path: Path, digest: Any, least: int) -> tuple[Header, bytes]:
+    with _opened(path, digest, least) as (file, limit):
         start = file.read(_HEADER_BYTES)
         header = _parser(path)(start)
         return header, _whole(file, start, header.stop, limit)
 
 
-def _pair(path: Path, digest: Any) -> tuple[Header, bytes]:
+def _pair(path: Path, digest: Any, least: int) -> tuple[Header, bytes]:
     path.stat()  # a pair that is gone altogether lacks no half
     if len(parts(path)) < 2:
         half = "header" if _is(path, "img") else "file with the voxels"
         raise Refused("unreadable", f"there is no {half} beside it")
     first, second = parts(path)
-    with _opened(first, digest) as (file, limit):
+    with _opened(first, digest, least) as (file, limit):
         start = file.read(_HEADER_BYTES)
         header = _parser(path)(start)
         _whole(file, start, 0, limit)
-    with _opened(second, digest) as (file, limit):
+    with _opened(second, digest, least) as (file, limit):
         return header, _whole(file, b"", header.stop, limit)
 
 
@@ -228,7 +235,7 @@ class _Hashed(io.RawIOBase):
 
 
 @contextmanager
-def _opened(path: Path, digest: Any) -> Iterator[tuple[Any, int]]:
+def _opened(path: Path, digest: Any, least: int) -> Iterator[tuple[Any, int]]:
     """What is in a file, unpacked, and the most bytes that can honestly be in it."""
     size = path.stat().st_size
     if not path.is_file():  # to open a pipe would wait for ever
@@ -239,7 +246,7 @@ def _opened(path: Path, digest: Any) -> Iterator[tuple[Any, int]]:
             yield hashed, size
             return
         with igzip.IGzipFile(fileobj=hashed) as file:
-            yield file, max(_MAX_COMPRESSION * size, _UNSUSPECTED_BYTES)
+            yield file, max(_MAX_COMPRESSION * size, _UNSUSPECTED_BYTES, least)
 
 
 def _whole(file: Any, start: bytes, size: int, limit: int) -> bytes:

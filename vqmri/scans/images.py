@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vqmri.errors import InputError
+from vqmri.scans import kinds
 from vqmri.scans.check import Refused, raise_machines_fault
 from vqmri.scans.raster import Pixels, recolour, to_volume
 from vqmri.scans.split import HELD_OUT, TRAIN
@@ -43,8 +44,9 @@ def find(raw: Path, *, images: str, test_images: str | None, covariate: str) -> 
 
     covariate: name under which the class stands: the folder of a PNG or JPEG, the label of a record
         of a binary file
-    Each picture is a subject of its own. Raises InputError when a glob matches nothing or both
-    match one file, or when a binary file is damaged.
+    Each picture is a subject of its own. Raises InputError when a glob matches nothing, both
+    match one file or one looks into a folder that may not be listed, or when a binary file is
+    damaged.
     """
     train = _matches(raw, images)
     test = _matches(raw, test_images) if test_images else []
@@ -94,7 +96,8 @@ def _is_picture(name: str) -> bool:
 
 
 def _matches(raw: Path, glob: str) -> list[Path]:
-    paths = sorted(p for p in raw.glob(glob) if _is_picture(p.name) or p.suffix == BINARY)
+    found = kinds.matching(raw, glob)
+    paths = sorted(p for p in found if _is_picture(p.name) or p.suffix == BINARY)
     if not paths:
         raise InputError(
             f"nothing that matches {glob!r} in {raw} is a picture ({', '.join(SUFFIXES)}) or a "

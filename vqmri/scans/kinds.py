@@ -76,7 +76,8 @@ def check_plain(raw: Path, sources: Sequence[str]) -> None:
     """InputError when images below `raw` seem to be label maps or masks, which are no scans."""
     strange = [source for source in sources if _NO_SCAN.search(source)]
     if strange:
-        scans = [source for source in sources if source not in strange]
+        named = set(strange)
+        scans = [source for source in sources if source not in named]
         images = _glob(scans) if scans else "*.nii.gz"
         raise InputError(
             f"{raw} holds what seems to be label maps or masks ({len(strange)} files, as "
@@ -124,6 +125,25 @@ def files(raw: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
+def matching(raw: Path, glob: str) -> list[Path]:
+    """Paths below `raw` that match a glob, in no order.
+
+    What is hidden, as `.git/annex` or a Mac's `._scan.nii`, does not, unless the glob names it.
+    InputError for a folder in which the glob looks and that may not be listed.
+    """
+    check_listed(raw, glob)
+    asked = _names_hidden(glob)
+    return [
+        path
+        for path in raw.glob(glob)
+        if asked or not any(part.startswith(".") for part in path.relative_to(raw).parts)
+    ]
+
+
+def _names_hidden(glob: str) -> bool:
+    return any(part.startswith(".") for part in Path(glob).parts)
+
+
 def check_listed(raw: Path, glob: str) -> None:
     """InputError for a folder in which a glob would look and that may not be listed.
 
@@ -143,7 +163,7 @@ def _folders(raw: Path, glob: str) -> Iterator[tuple[str, list[str]]]:
     parts = Path(glob).parts[:-1]
     deep = "**" in parts
     first = parts.index("**") if deep else len(parts)
-    dots = any(part.startswith(".") for part in parts)
+    dots = _names_hidden(glob)
     for folder, below, names in os.walk(raw, onerror=_not_listed, followlinks=not deep):
         level = len(Path(folder).relative_to(raw).parts)
         if level < first:

@@ -75,25 +75,14 @@ def find(
 
 
 def _images(raw: Path, glob: str) -> list[Path]:
-    """Images that match, sorted; a pair of files once, by the name of its header.
-
-    What is hidden, as `.git/annex` or a Mac's `._scan.nii`, is none, unless the glob names it.
-    """
+    """Images that match, sorted; a pair of files once, by the name of its header."""
     if ".." in Path(glob).parts:
         raise InputError(
             f"{glob!r} leads out of {raw}; scans are looked for below it alone. Take out the '..', "
             "or set ingest.raw to the folder above."
         )
-    kinds.check_listed(raw, glob)
-    asked = any(part.startswith(".") for part in Path(glob).parts)
-    found = (path for path in raw.glob(glob) if image_file.is_image(path))
-    return sorted(
-        {
-            image_file.of_file(path)
-            for path in found
-            if asked or not any(part.startswith(".") for part in path.relative_to(raw).parts)
-        }
-    )
+    found = (path for path in kinds.matching(raw, glob) if image_file.is_image(path))
+    return sorted({image_file.of_file(path) for path in found})
 
 
 def locate(raw: Path, name: str) -> Path:
@@ -271,9 +260,12 @@ def value(text: str) -> str | float | None:
     return number if math.isfinite(number) else None
 
 
-def read(path: Path) -> tuple[Volume, str]:
-    """The volume in a file and the sha256 of the file; raises Refused."""
-    data, affine, qform, sha256 = image_file.read(path, np.float32)
+def read(path: Path, *, least: int = 0) -> tuple[Volume, str]:
+    """The volume in a file and the sha256 of the file; `least` as `image_file.read` has it.
+
+    Raises Refused.
+    """
+    data, affine, qform, sha256 = image_file.read(path, np.float32, least=least)
     check_voxels(data)
     return Volume(data[None], affine, qform=qform), sha256
 
@@ -285,7 +277,8 @@ def read_label(path: Path, volume: Volume, label_values: Sequence[int]) -> np.nd
     """
     check_label(path, volume)
     try:
-        data, *_ = image_file.read(path, np.float64)  # float32 would round integers above 2^24
+        # float32 would round integers above 2^24
+        data, *_ = image_file.read(path, np.float64, least=_least(volume))
     except Refused as refusal:
         raise Refused(refusal.code, f"label map: {refusal.reason}") from refusal
     order = np.argsort(label_values)
@@ -305,11 +298,15 @@ def read_mask(path: Path, volume: Volume) -> np.ndarray:
         raise Refused("mask-missing", "no file that matches `masks` belongs to it by name")
     try:
         check_label(path, volume)
-        mask = image_file.read(path, np.float32)[0]
+        mask = image_file.read(path, np.float32, least=_least(volume))[0]
     except Refused as refusal:
         code = refusal.code.replace("label", "mask")
         raise Refused(code, f"brain mask: {refusal.reason}") from refusal
     return (mask > 0).astype(np.float32)
+
+
+def _least(volume: Volume) -> int:
+    return image_file.least_of(volume.data[0].size)
 
 
 def check_label(path: Path, volume: Volume) -> None:

@@ -12,7 +12,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from vqmri.errors import IntegrityError
 from vqmri.outputs import Manifest
-from vqmri.outputs.arrays import open_array, open_group
+from vqmri.outputs.arrays import is_damage, open_array, open_group
 from vqmri.outputs.publish import sync
 from vqmri.outputs.reading import understood
 from vqmri.scans.volume import Channel, Record
@@ -163,7 +163,10 @@ class VolumeStore:
         return [record for record in self.records if record.split == split]
 
     def read(self, records: Sequence[Record]) -> Float[np.ndarray, "volume channel *space"]:
-        """Volumes of some records. IntegrityError when one is damaged or absent."""
+        """Volumes of some records.
+
+        Raises IntegrityError when one is damaged or absent, OSError when the machine cannot read.
+        """
         volumes = np.empty((len(records), *self.shape), dtype=np.float32)
         indices = np.array([record.index for record in records], dtype=np.int64)
         chunks = indices // self._per_chunk
@@ -176,6 +179,8 @@ class VolumeStore:
             try:
                 chunk = self._chunk(number)
             except (ValueError, RuntimeError, OSError) as error:
+                if not is_damage(error):
+                    raise
                 raise self._fault(records[group[0]], f"damaged ({error})") from error
             volumes[group] = chunk[indices[group] - number * self._per_chunk]
             whole = np.isfinite(volumes[group]).reshape(len(group), -1).all(axis=1)

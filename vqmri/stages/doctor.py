@@ -66,7 +66,7 @@ def _versions() -> Iterator[Check]:
         if installed == "absent" or installed not in requirement.specifier:
             wrong.append(f"{requirement} (is {installed})")
     if wrong:
-        todo = "pip install -c constraints.txt -e ."
+        todo = "pip install -c constraints.txt -e " + (f"'.[{extra}]'" if extra else ".")
         yield Check("error", "packages", ", ".join(wrong), todo)
     else:
         yield Check("ok", "packages", "all as pyproject.toml asks")

@@ -85,12 +85,15 @@ class Sender:
         self._wake.set()
         began = time.monotonic() if self._uri.startswith("http") else math.inf
         with self._changed:
-            while spool.path in self._spools and spool.path not in self._failed:
+            while self._thread.is_alive() and self._is_due(spool):
                 late = time.monotonic() - min(began, self._since) > PATIENCE
                 if late and not self._uploading:
                     log.warning("MLflow is slow; the rest of this run will be sent later.")
                     return
                 self._changed.wait(0.1)
+
+    def _is_due(self, spool: Spool) -> bool:
+        return spool.path in self._spools and spool.path not in self._failed
 
     def close(self) -> None:
         """Begin no further attempt; what is not sent is sent after the next start."""

@@ -61,16 +61,18 @@ class Spool:
 
     @classmethod
     def left_over(cls, path: Path) -> "Spool | None":
-        """That of a process that has ended; None when it has not, or all of it is sent by now."""
-        with suppress(FileNotFoundError, ValueError), ExitStack() as unless_kept:
+        """That of a process that has ended; None when it has not, or all of it is sent by now.
+
+        Also None for one that cannot be read, as another user's: the others are sent all the same.
+        """
+        with suppress(OSError, ValueError), ExitStack() as unless_kept:
             file = unless_kept.enter_context(path.open("r+b"))
-            with suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.exists():
-                    spool = cls(path, file, json.loads(file.readline()))
-                    spool.is_left = True
-                    unless_kept.pop_all()
-                    return spool
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists():
+                spool = cls(path, file, json.loads(file.readline()))
+                spool.is_left = True
+                unless_kept.pop_all()
+                return spool
         return None
 
     def append(self, event: Event) -> None:
