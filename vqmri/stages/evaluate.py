@@ -30,7 +30,7 @@ from vqmri.terminal import progress
 from vqmri.tracking.tracker import NullTracker
 from vqmri.training.model_folder import HISTORY
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 METRICS = "metrics.json"
 _INPUTS = [name for name in MADE_BY if name != "report"]
 

@@ -181,10 +181,9 @@ def _pictures(row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> list[
         most = max(float(arrays["truth"].max()), 1.0)
         columns = ["grey", "truth", "real", "synthetic", "both"]
         rows: list[list[Plane]] = [
-            [np.flipud(np.asarray(arrays[name][i], np.float32).T / (1 if name == "grey" else most))
-             for name in columns]
+            [arrays[name][i] / (1 if name == "grey" else most) for name in columns]
             for i in range(len(arrays["grey"]))
-        ]  # fmt: skip
+        ]
         titles = ["held-out scan", "its labels", "learnt from real", "from samples", "from both"]
         return [
             ("Held-out scans and what the nets make of them", montage(rows, titles, [], scale=4))
