@@ -47,6 +47,7 @@ _DRAWS, _REPEATS = 20, 100
 _PAIRS = 100
 _BLUR = 2.0  # voxels, standard deviation
 _LEAST = 2 * _NEIGHBOURS + 1
+_LEAST_TO_FIT = 4  # scans for one axis, see Projection.fit
 
 Volumes = Float[np.ndarray, "item channel *space"]
 Features = Float[np.ndarray, "item dimension"]
@@ -93,7 +94,7 @@ def realism(opened: Opened, weights: Path | None, seed: int) -> Realism:
     held = _some(opened.records(HELD_OUT), most, random)
     fitting, train = halves(_some(opened.records(TRAIN), 2 * most, random), random)
     count = min(len(held), len(train), opened.samples.count)
-    if count < _LEAST:  # a share of so few says nothing
+    if count < _LEAST or len(fitting) < _LEAST_TO_FIT:  # a share of so few says nothing
         return Realism(0, {}, {}, {}, [])
     held = _some(held, count, random)
     spaces = _spaces(opened, weights)

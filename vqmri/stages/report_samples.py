@@ -57,8 +57,9 @@ def _realism(found: Found) -> Section:
     if not realism.count:
         return Section(
             "Realism",
-            "Not measured: with so few held-out scans or samples distances between sets say "
-            "nothing. Hold out more (ingest.held_out), and draw as many (sample.count).",
+            "Not measured: with so few held-out scans, training subjects or samples distances "
+            "between sets say nothing. Train on more subjects, hold out more scans "
+            "(ingest.held_out), and draw as many samples (sample.count).",
             page="Samples",
         )
     spaces = sorted({m.partition(" ")[2] for m in realism.rows[SAMPLES]})
