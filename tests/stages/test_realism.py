@@ -7,7 +7,17 @@ from vqmri.evaluation.features import Projection
 from vqmri.layout import Layout
 from vqmri.scans.volume import Record
 from vqmri.stages.opened import open_outputs
-from vqmri.stages.realism import HELD, SAMPLES, TRAINING, compare, halves, realism
+from vqmri.stages.realism import (
+    HELD,
+    SAMPLES,
+    TRAINING,
+    _intervals,
+    compare,
+    halves,
+    realism,
+)
+
+MEASURES = ("frechet", "mmd", "coverage")
 
 
 def record(index: int) -> Record:
@@ -37,6 +47,24 @@ def test_samples_that_are_other_peoples_scans_have_ratios_of_1() -> None:
         found = {"": {name: project(features) for name, features in sets.items()}}
         ratios.append(compare(found, items, seed)[SAMPLES]["frechet_ratio"])
     assert np.exp(np.mean(np.log(ratios))) == pytest.approx(1, abs=0.1)
+
+
+def test_few_people_with_many_scans_each_have_a_wider_interval() -> None:
+    people, widths = np.repeat(np.arange(8), 6), []
+    for seed in range(4):
+        random = np.random.default_rng(seed)
+        samples = random.standard_normal((48, 4))
+        train, held = (random.standard_normal((8, 4))[people] for _ in range(2))
+        for scans in (train, held):
+            scans += random.normal(0, 0.4, scans.shape)
+        projected = {"": {SAMPLES: samples, TRAINING: train, HELD: held}}
+        rows = compare(projected, 48, seed)
+        for subjects in (people, None, np.arange(48)):
+            found = _intervals(projected, rows, (None, subjects, subjects), seed)
+            widths.append([found[f"{m}_ratio_high"] - found[f"{m}_ratio_low"] for m in MEASURES])
+    grouped, single, alone = (np.array(widths[i::3]) for i in range(3))
+    assert (grouped.mean(axis=0) > 1.2 * single.mean(axis=0)).all()
+    np.testing.assert_array_equal(alone, single)  # one scan each: nothing changes
 
 
 @pytest.fixture(scope="module")

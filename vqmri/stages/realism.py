@@ -18,7 +18,7 @@ from vqmri.evaluation.features import (
     WeightsFile,
 )
 from vqmri.evaluation.gates import Gate
-from vqmri.evaluation.intervals import subsampled
+from vqmri.evaluation.intervals import Groups, subsampled
 from vqmri.evaluation.marginals import uniform
 from vqmri.evaluation.neighbourhoods import neighbourhoods
 from vqmri.evaluation.reconstruction import pairwise_ms_ssim
@@ -107,7 +107,8 @@ def realism(opened: Opened, weights: Path | None, seed: int) -> Realism:
     projected = _project(opened.volumes.read(fitting), looked, spaces)
     rows = compare(projected, count, seed)
     metrics = {_metric(name): value for name, value in rows[SAMPLES].items()}
-    metrics |= _intervals(projected, rows, seed)
+    groups = (None, *(np.array([r.subject for r in records]) for records in (train, held)))
+    metrics |= _intervals(projected, rows, groups, seed)
     metrics |= {"diversity_ms_ssim": looked[SAMPLES].diversity,
                 "diversity_ms_ssim_of_real": looked[HELD].diversity}  # fmt: skip
     blind = _blind(rows)
@@ -262,13 +263,20 @@ def summary(found: Features, test: Tested) -> Metrics:
     }
 
 
-def _intervals(projected: Projected, rows: Mapping[str, Metrics], seed: int) -> Metrics:
-    """95 % of each ratio of the samples, by drawing halves of all three sets."""
+def _intervals(
+    projected: Projected, rows: Mapping[str, Metrics], groups: Groups, seed: int
+) -> Metrics:
+    """95 % of each ratio of the samples, by drawing halves of all three sets.
+
+    groups: None for samples, each of which is its own; subjects of training and held-out scans
+    """
     metrics = {}
     for suffix, found_of in projected.items():
         sets = [found_of[name] for name in (SAMPLES, TRAINING, HELD)]
         for measure in ("frechet", "mmd", "coverage"):
-            found = subsampled(_ratio_of(measure), *sets, seed=seed, repeats=_REPEATS)
+            found = subsampled(
+                _ratio_of(measure), *sets, groups=groups, seed=seed, repeats=_REPEATS
+            )
             value = rows[SAMPLES].get(f"{measure}_ratio{suffix}", np.nan)  # a mean over draws
             name = _metric(f"{measure}_ratio{suffix}")
             metrics[f"{name}_low"] = value + found.low - found.value
