@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from vqmri.evaluation.gates import Verdict
 from vqmri.evaluation.report import Section, render
 from vqmri.evaluation.report.cards import CardFacts, datasheet, model_card
 from vqmri.evaluation.viewer import Viewer
@@ -147,7 +148,10 @@ FULL = replace(
     spacing=(1.0, 1.0, 2.5), covariates={"age": "20–31, median 25.5", "sex": "F (6), M (6)"},
     licence="CC0,\n\nno [strings]", conditions=["age", "sex"], asked={"sex": "F"},
     metrics={"psnr": (22.5, "dB", 21.0, 24.0), "dice": (float("nan"), "of labels", None, None)},
-    gates=[("psnr", "at least 20", 22.5, True), ("ssim", "at least 0.9", None, False)],
+    gates=[
+        Verdict("psnr", "≥ 20", 22.5, True), Verdict("ssim", "≥ 0.9", None, False),
+        Verdict("frechet_ratio", "≤ 2", 1.5, False, fooled=True),
+    ],
     findings=[("nearest scan", "0.31", "0.30", "no copies")], verdict="0 errors, 2 warnings",
 )  # fmt: skip
 EMPTY = re.compile(r"^(#+) .*\n+(?=\Z|(#+) )", re.MULTILINE)
@@ -210,7 +214,9 @@ def test_documents_say_what_is_known() -> None:
         assert "2c3d" in text
         assert "phantom" not in text
     assert "1,234,567 parameters" in card
-    assert "| ssim | at least 0.9 | not defined | no |" in card
+    assert "| psnr | ≥ 20 | 22.5 | yes |" in card
+    assert "| ssim | ≥ 0.9 | not defined | no |" in card
+    assert "| frechet_ratio | ≤ 2 | 1.5 | no; no gate: a known fake reaches it |" in card
     assert "Level 1 of the codes: one code per 8 voxels along each axis, out of 512" in card
     assert "0 errors, 2 warnings" in sheet
     assert "| sex | F |" in sheet

@@ -56,7 +56,7 @@ def card_facts(
         asked={name: _asked(value) for name, value in settings["covariates"].items()},
         layout="BIDS derivative, NIfTI" if store.spacing else "one file in MNIST's format",
         metrics=_metrics(found.metrics),
-        gates=[(v.name, v.bound, v.value, v.passed) for v in found.verdicts if not v.fooled],
+        gates=found.verdicts,
         findings=found.privacy.findings,
     )
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from vqmri.evaluation.gates import Verdict
+
 Metric = tuple[float, str, float | None, float | None]
 """Value, what it means, and the ends of its 95 % interval where it has one."""
-Gate = tuple[str, str, float | None, bool]
-"""Name of the figure, the bound, the value that was found, whether it passed."""
 Finding = tuple[str, str, str, str]
 """The test, what it found, what it is compared with, how to read that."""
 
@@ -68,7 +68,7 @@ class CardFacts:
     conditions: Sequence[str] = ()
     asked: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    gates: Sequence[Gate] = ()
+    gates: Sequence[Verdict] = ()
     findings: Sequence[Finding] = ()
     verdict: str = NOT_RUN
 
