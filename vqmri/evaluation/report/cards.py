@@ -15,7 +15,6 @@ Finding = tuple[str, str, str, str]
 """The test, what it found, what it is compared with, how to read that."""
 
 NOT_STATED = "not stated in params"
-NOT_RUN = "not run"
 MEASURED_BY = {
     "metrics": "evaluate",
     "gates": "evaluate",
@@ -44,7 +43,6 @@ class CardFacts:
     levels: voxels per code along an axis, and size of the codebook; finest first
     conditions: covariates that the prior is conditioned on
     samples: how many; layout: of their folder; asked: covariate → what was asked for
-    verdict: of the BIDS validator
     """
 
     name: str
@@ -70,7 +68,6 @@ class CardFacts:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     gates: Sequence[Verdict] = ()
     findings: Sequence[Finding] = ()
-    verdict: str = NOT_RUN
 
 
 def model_card(facts: CardFacts) -> str:
