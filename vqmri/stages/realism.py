@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 from scipy.ndimage import gaussian_filter
 
 from vqmri.evaluation.anatomy import describe, histogram_distance, ks_distance
-from vqmri.evaluation.distances import frechet_distance, mmd_squared, mmd_squared_biased
+from vqmri.evaluation.distances import frechet_distance, mmd_squared_biased
 from vqmri.evaluation.features import (
     EncoderSpace,
     FeatureSpace,
@@ -258,7 +258,6 @@ def summary(found: Features, test: Tested) -> Metrics:
     return {
         "frechet": frechet_distance(found, test),
         "mmd": mmd_squared_biased(found, test),
-        "mmd_unbiased": mmd_squared(found, test),
         **near._asdict(),
     }
 
