@@ -59,7 +59,7 @@ def test_text_is_escaped() -> None:
 
 def test_titles_in_a_viewer_are_escaped() -> None:
     viewer = Viewer('"<i>', [("<b>'", np.zeros((2, 2, 2), np.uint8))], (1.0, 1.0, 1.0))
-    html = render("title", [Section("One", "", viewers=[viewer])], {})
+    html = render("title", [Section("One", "", viewers=[viewer], page="A")], {})
     assert not re.search("<b>|<i>", html)
     Parsed(html)
 
@@ -67,13 +67,13 @@ def test_titles_in_a_viewer_are_escaped() -> None:
 def test_tables_and_pictures_of_a_section_are_shown() -> None:
     section = Section(
         "Two words", "text", [("name", "3.5", "meaning")], [("caption", b"picture")],
-        head=("way", "bits"), rows=[("marginals", "5.1"), ("prior", "4.2")],
+        head=("way", "bits"), rows=[("marginals", "5.1"), ("prior", "4.2")], page="A",
     )  # fmt: skip
     html = render("title", [section], {})
     assert '<section id="two-words">' in html
     for text in ("3.5", "meaning", ">bits</th>", "marginals", "4.2", "caption", "cGljdHVyZQ=="):
         assert text in html
-    plain = render("title", [Section("Two words", "text")], {})
+    plain = render("title", [Section("Two words", "text", page="A")], {})
     assert "<th>" not in plain
     assert "<figure>" not in plain
 
