@@ -88,7 +88,7 @@ SCIENCE = {
     "evaluation.anatomy": ["histogram_distance", "ks_distance"],
     "evaluation.codebook": ["entropy_bits"],
     "evaluation.distances": [
-        "frechet_distance", "mmd_squared", "mmd_squared_biased",
+        "frechet_distance", "mmd_squared_biased",
     ],
     "evaluation.features": ["RandomNet", "WeightsFile"],
     "evaluation.intervals": ["bootstrap", "subsampled"],

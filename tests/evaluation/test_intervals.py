@@ -87,6 +87,12 @@ def test_rows_stay_whole_and_groups_too(method: Any) -> None:
 
 
 @both
+def test_groups_may_be_of_any_size(method: Any) -> None:
+    found = method(mean, np.arange(6.0), seed=0, groups=[np.array([0, 1, 1, 1, 2, 2])])
+    assert found.low < found.value < found.high
+
+
+@both
 def test_the_seed_decides(method: Any) -> None:
     sample = np.random.default_rng(0).standard_normal(20)
     assert method(mean, sample, seed=1) == method(mean, sample, seed=1)

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from vqmri.evaluation.gates import Verdict
 from vqmri.evaluation.report import Section, render
 from vqmri.evaluation.report.cards import CardFacts, datasheet, model_card
 from vqmri.evaluation.viewer import Viewer
@@ -58,7 +59,7 @@ def test_text_is_escaped() -> None:
 
 def test_titles_in_a_viewer_are_escaped() -> None:
     viewer = Viewer('"<i>', [("<b>'", np.zeros((2, 2, 2), np.uint8))], (1.0, 1.0, 1.0))
-    html = render("title", [Section("One", "", viewers=[viewer])], {})
+    html = render("title", [Section("One", "", viewers=[viewer], page="A")], {})
     assert not re.search("<b>|<i>", html)
     Parsed(html)
 
@@ -66,13 +67,13 @@ def test_titles_in_a_viewer_are_escaped() -> None:
 def test_tables_and_pictures_of_a_section_are_shown() -> None:
     section = Section(
         "Two words", "text", [("name", "3.5", "meaning")], [("caption", b"picture")],
-        head=("way", "bits"), rows=[("marginals", "5.1"), ("prior", "4.2")],
+        head=("way", "bits"), rows=[("marginals", "5.1"), ("prior", "4.2")], page="A",
     )  # fmt: skip
     html = render("title", [section], {})
     assert '<section id="two-words">' in html
     for text in ("3.5", "meaning", ">bits</th>", "marginals", "4.2", "caption", "cGljdHVyZQ=="):
         assert text in html
-    plain = render("title", [Section("Two words", "text")], {})
+    plain = render("title", [Section("Two words", "text", page="A")], {})
     assert "<th>" not in plain
     assert "<figure>" not in plain
 
@@ -147,8 +148,11 @@ FULL = replace(
     spacing=(1.0, 1.0, 2.5), covariates={"age": "20–31, median 25.5", "sex": "F (6), M (6)"},
     licence="CC0,\n\nno [strings]", conditions=["age", "sex"], asked={"sex": "F"},
     metrics={"psnr": (22.5, "dB", 21.0, 24.0), "dice": (float("nan"), "of labels", None, None)},
-    gates=[("psnr", "at least 20", 22.5, True), ("ssim", "at least 0.9", None, False)],
-    findings=[("nearest scan", "0.31", "0.30", "no copies")], verdict="0 errors, 2 warnings",
+    gates=[
+        Verdict("psnr", "≥ 20", 22.5, True), Verdict("ssim", "≥ 0.9", None, False),
+        Verdict("frechet_ratio", "≤ 2", 1.5, False, fooled=True),
+    ],
+    findings=[("nearest scan", "0.31", "0.30", "no copies")],
 )  # fmt: skip
 EMPTY = re.compile(r"^(#+) .*\n+(?=\Z|(#+) )", re.MULTILINE)
 
@@ -210,9 +214,10 @@ def test_documents_say_what_is_known() -> None:
         assert "2c3d" in text
         assert "phantom" not in text
     assert "1,234,567 parameters" in card
-    assert "| ssim | at least 0.9 | not defined | no |" in card
+    assert "| psnr | ≥ 20 | 22.5 | yes |" in card
+    assert "| ssim | ≥ 0.9 | not defined | no |" in card
+    assert "| frechet_ratio | ≤ 2 | 1.5 | no; no gate: a known fake reaches it |" in card
     assert "Level 1 of the codes: one code per 8 voxels along each axis, out of 512" in card
-    assert "0 errors, 2 warnings" in sheet
     assert "| sex | F |" in sheet
 
 
@@ -225,4 +230,3 @@ def test_documents_say_what_was_not_measured_and_what_would() -> None:
         assert "procedural phantoms" in text
     assert "held to no bounds" in card
     assert "No covariate was read" in card
-    assert "verdict: not run" in sheet

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.conftest import run_stages, tiny_values
 from vqmri.evaluation.gates import check
 from vqmri.evaluation.likelihood import Likelihood
 from vqmri.layout import Layout
+from vqmri.outputs import Identity
 from vqmri.params import Params
 from vqmri.scans.phantom import ventricle_volume
 from vqmri.scans.split import HELD_OUT, TRAIN
@@ -189,7 +191,7 @@ def test_the_report_has_all_pages_and_the_documents_no_gap(evaluated: Layout) ->
         text = (folder / name).read_text()
         assert "CC0" in text
         assert "None" not in text
-        assert "nan" not in text.split()
+        assert not re.search(r"\bnan\b", text)
 
 
 def test_equal_inputs_give_the_same_report(evaluated: Layout, tmp_path: Path) -> None:
@@ -199,6 +201,27 @@ def test_equal_inputs_give_the_same_report(evaluated: Layout, tmp_path: Path) ->
     evaluate(params, evaluated)
     assert evaluated.metrics.read_text() == figures
     assert json.loads((evaluated.output("report") / "MANIFEST.json").read_text()) == before
+
+
+def test_other_weights_under_the_same_name_are_another_report(
+    copy_of_finished: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+
+    def publishing(target: Path, work: Path, identity: Identity) -> Any:
+        found.append(identity.fingerprint)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vqmri.stages.evaluate.publishing", publishing)
+    values = tiny_values()
+    values["evaluate"]["weights"] = "net.safetensors"
+    for content in (None, b"one", b"other", b"one"):
+        if content:
+            (copy_of_finished.root / "net.safetensors").write_bytes(content)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(Params.model_validate(values), copy_of_finished)
+    assert found[1] == found[3]
+    assert len(set(found)) == 3
 
 
 def test_residual_noise_is_each_sample_s_own_and_told(copy_of_finished: Layout) -> None:

@@ -208,6 +208,24 @@ def test_what_it_writes_runs(copy_of_finished: Layout, monkeypatch: pytest.Monke
     assert train_vqvae(params, copy_of_finished)["loss"] > 0
 
 
+def test_no_params_of_the_user_are_lost(
+    copy_of_finished: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy_of_finished.root)
+    texts = []
+    for command, old in (
+        (["init", "--preset", "phantom"], "params.yaml.old"),
+        (["plan", "--spacing", "10"], "params.yaml.old2"),
+        (["plan", "--spacing", "12"], "params.yaml.old3"),
+    ):
+        texts.append(Path("params.yaml").read_text())
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+        assert f"what it was is in {old}." in done.output
+        assert Path(old).read_text() == texts[-1]
+    assert Path("params.yaml.old").read_text() == texts[0]
+
+
 def test_without_volumes_it_says_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

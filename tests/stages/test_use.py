@@ -15,7 +15,8 @@ from vqmri.evaluation.accuracy import train_recogniser
 from vqmri.layout import Layout
 from vqmri.outputs import verify
 from vqmri.params import Params
-from vqmri.stages import use_net
+from vqmri.stages import report_samples, use_net
+from vqmri.stages.report_samples import _pictures
 from vqmri.stages.sample import sample
 from vqmri.stages.train_prior import train_prior
 from vqmri.stages.use import PREDICTIONS, TABLE, use
@@ -156,6 +157,22 @@ def test_the_plane_has_most_labels_and_up_is_up() -> None:
     assert found[:, 1].tolist() == [1, 1, 0, 0]  # the front of the head is up
     picture = np.arange(6.0).reshape(2, 3)
     np.testing.assert_array_equal(plane(picture, picture), picture)
+
+
+def test_the_report_shows_the_planes_as_they_were_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+
+    def montage(rows: Any, *_: Any, **__: Any) -> bytes:
+        shown.extend(rows)
+        return b""
+
+    monkeypatch.setattr(report_samples, "montage", montage)
+    grey = np.random.default_rng(0).random((2, 4, 3), dtype=np.float32)
+    maps = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    arrays: dict[str, np.ndarray] = {"grey": grey, **dict.fromkeys(("truth", *SOURCES), maps)}
+    _pictures({"kind": "labels"}, arrays)
+    assert np.array_equal(shown[0][0], grey[0])
+    assert np.array_equal(shown[1][2], maps[1] / 23)
 
 
 SUBJECTS = [f"s{i}" for i in range(8)]

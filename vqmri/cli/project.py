@@ -33,8 +33,8 @@ def init(preset: str, raw: str | None) -> Found:
     """Write params.yaml from a preset."""
     import yaml
 
-    from vqmri.outputs import replace_file
-    from vqmri.params import PARAMS, Params
+    from vqmri.params import PARAMS
+    from vqmri.params.writing import write_params
 
     if preset not in presets():
         near = difflib.get_close_matches(preset, presets(), 1)
@@ -53,11 +53,7 @@ def init(preset: str, raw: str | None) -> Found:
         # YAML takes no escaped pair for an emoji; a name that is no text must be escaped
         quoted = json.dumps(raw, ensure_ascii=not raw.isprintable())
         text = text.replace(f"raw: {ingest['raw']}", f"raw: {quoted}", 1)
-    old = Path(f"{PARAMS}.old") if Path(PARAMS).is_file() else None
-    if old:
-        replace_file(old, Path(PARAMS).read_bytes())
-    replace_file(Path(PARAMS), text.encode())
-    Params.load(Path(PARAMS))
+    old = write_params(Path(PARAMS), text)
     kept = f"; what it was is in {old}" if old else ""
     return sentence(
         f"{PARAMS} is now the preset {preset}{kept}.",

@@ -24,23 +24,11 @@ def frechet_distance(a: A, b: B) -> float:
     return max(0.0, float(means + spreads - 2 * cross))
 
 
-def mmd_squared(a: A, b: B) -> float:
-    """Squared maximum mean discrepancy, unbiased; lower is better, 0 in the mean of equal sources.
-
-    The U-statistic of KID (Bińkowski et al. 2018, arXiv:1801.01401, eq. 4) with the kernel
-    (x·y / d + 1)³; it may be below 0. NaN without features or with fewer than 2 items in a set.
-    """
-    n, m = len(a), len(b)
-    if min(n, m) < 2 or a.shape[1] == 0:
-        return float("nan")
-    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (_kernel(a), _kernel(b))]
-    return float(within[0] + within[1] - 2 * _kernel(a, b).mean())
-
-
 def mmd_squared_biased(a: A, b: B) -> float:
-    """The same as a V-statistic, with the pairs of an item and itself; lower is better, least 0.
+    """Squared maximum mean discrepancy with the pairs of an item and itself; lower is better.
 
-    Gretton et al. 2012.
+    The V-statistic of Gretton et al. 2012, least 0, with the kernel (x·y / d + 1)³ of KID
+    (Bińkowski et al. 2018, arXiv:1801.01401).
     Finite sets of one distribution are above 0. NaN without features or items.
     """
     if min(len(a), len(b), a.shape[1]) == 0:

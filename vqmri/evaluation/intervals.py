@@ -90,7 +90,7 @@ def subsampled(
     return Interval(value, low, high)
 
 
-Units = list[list[Int[np.ndarray, " member"]]]
+Units = list[list[Int[np.ndarray, " _member"]]]
 """Of each sample what is drawn as one: indices of the items of each group."""
 
 

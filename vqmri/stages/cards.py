@@ -1,12 +1,15 @@
 """What the model card and the datasheet say, gathered from a run."""
 
+import json
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from vqmri.evaluation.report.cards import NOT_STATED, CardFacts, Metric
+from vqmri.outputs import Manifest
 from vqmri.params import Params
 from vqmri.prior.covariates import Continuous
 from vqmri.protocols import Metrics
@@ -15,6 +18,7 @@ from vqmri.scans.split import HELD_OUT, TRAIN
 from vqmri.stages.findings import Found
 from vqmri.stages.meanings import meaning
 from vqmri.stages.opened import Opened
+from vqmri.training.model_folder import DESCRIPTION
 
 _SAID_BY = ("_low", "_high", "_fooled_by")  # of another figure; the cards show them beside it
 
@@ -31,7 +35,7 @@ def card_facts(
         name="vqmri-generator",
         version=version("vqmri"),
         fingerprints=inputs,
-        source=params.ingest.source.kind,
+        source=_source(opened.folders["volumes"]),
         scans={side: counted["scans"] for side, counted in sizes.items()},
         subjects={side: counted["subjects"] for side, counted in sizes.items()},
         shape=store.shape[1:],
@@ -40,7 +44,7 @@ def card_facts(
         covariates={name: _covariate(about) for name, about in covariates(store.records).items()},
         licence=params.evaluate.licence or NOT_STATED,
         kinds={
-            "autoencoder": f"VQ-VAE, quantizer {params.train_vqvae.quantizer.kind}",
+            "autoencoder": f"VQ-VAE, quantizer {_quantizer(opened.folders['vqvae'])}",
             "prior": "PixelCNN over the codes",
         },
         parameters={"autoencoder": _size(generator.vqvae), "prior": _size(generator.prior)},
@@ -52,9 +56,22 @@ def card_facts(
         asked={name: _asked(value) for name, value in settings["covariates"].items()},
         layout="BIDS derivative, NIfTI" if store.spacing else "one file in MNIST's format",
         metrics=_metrics(found.metrics),
-        gates=[(v.name, v.bound, v.value, v.passed) for v in found.verdicts if not v.fooled],
+        gates=found.verdicts,
         findings=found.privacy.findings,
     )
+
+
+def _source(volumes: Path) -> str:
+    """The kind that the scans were read as; params.yaml may leave it open, or have changed."""
+    kind: str = Manifest.read(volumes).provenance["params"]["ingest"]["source"]["kind"]
+    return kind
+
+
+def _quantizer(vqvae: Path) -> str:
+    """The kind that the VQ-VAE was built with."""
+    description = json.loads((vqvae / DESCRIPTION).read_text(encoding="utf-8"))
+    kind: str = description["arguments"]["quantizer"]["kind"]
+    return kind
 
 
 def _size(model: nn.Module) -> int:

@@ -86,6 +86,7 @@ def data_sections(folder: Path, store: VolumeStore) -> list[Section]:
             "wrong here is wrong in all that follows.",
             _summary(tables.dataset) if tables.dataset else (),
             _pictures(store, tables, chosen),
+            page="Data",
         )
     ]
     if tables.warnings is not None:
@@ -245,4 +246,4 @@ def _listed(
     """A section with the first rows of a table of words, and where the others are."""
     if len(cells) > MOST_ROWS:
         text += f" {len(cells) - MOST_ROWS} more in data/volumes/{file}."
-    return Section(title, text, table, head=head, rows=cells[:MOST_ROWS], words=True)
+    return Section(title, text, table, head=head, rows=cells[:MOST_ROWS], words=True, page="Data")

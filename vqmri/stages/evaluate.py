@@ -12,7 +12,7 @@ import numpy as np
 from vqmri.evaluation.gates import Gate, check
 from vqmri.evaluation.report.cards import datasheet, model_card
 from vqmri.layout import MADE_BY, Layout
-from vqmri.outputs import Identity, Manifest, digest, publishing, replace_file
+from vqmri.outputs import Identity, Manifest, digest, publishing, replace_file, sha256_of
 from vqmri.outputs.rehearsal import begins
 from vqmri.params import Evaluate, Params
 from vqmri.protocols import Map, Metrics, Tracker
@@ -44,7 +44,11 @@ def evaluate(
     identity = Identity(
         "evaluate",
         FORMAT_VERSION,
-        {"seed": params.seed, "evaluate": params.evaluate.model_dump(mode="json")},
+        {
+            "seed": params.seed,
+            "evaluate": params.evaluate.model_dump(mode="json"),
+            "weights": _bytes_of(data.root, params.evaluate.weights),
+        },
         {name: digest(folder) for name, folder in folders.items()},
     )
     histories = {name: _history(folders[name]) for name in ("vqvae", "prior")}
@@ -67,6 +71,14 @@ def evaluate(
         replace_file(data.metrics, written)
     tracker.artifacts(data.output("report"))
     return found.metrics
+
+
+def _bytes_of(root: Path, weights: str | None) -> str | None:
+    """sha256 of the file `evaluate.weights`; None without one, and `realism` says what is wrong."""
+    try:
+        return sha256_of(root / weights) if weights else None
+    except OSError:
+        return None
 
 
 def _measure(

@@ -30,7 +30,6 @@ _MEANINGS = {
     "training scans; higher is better",
     "frechet": "distance of samples to as many held-out scans",
     "mmd": "squared maximum mean discrepancy, biased",
-    "mmd_unbiased": "the same, unbiased: around 0 for real scans",
     "precision": "share of the samples among the held-out scans",
     "recall": "share of the held-out scans among the samples",
     "density": "how densely samples lie among held-out scans, about 1 for real ones",

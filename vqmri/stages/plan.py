@@ -15,8 +15,8 @@ from vqmri.build.train_prior import prior_arguments
 from vqmri.build.train_vqvae import augmentation_arguments, vqvae_arguments
 from vqmri.errors import ParamsError
 from vqmri.layout import Layout
-from vqmri.outputs import replace_file
 from vqmri.params import PARAMS, Params
+from vqmri.params.writing import write_params
 from vqmri.scans.quality import DATASET
 from vqmri.scans.store import VolumeStore
 from vqmri.stages.train_vqvae import BYTES_IN_MEMORY
@@ -129,11 +129,9 @@ def plan(
 
 def write(planned: Planned, root: Path) -> str:
     """Write params.yaml; the old one is kept beside it. Returns what to tell the user."""
-    path = root / PARAMS
-    replace_file(path.with_name(f"{PARAMS}.old"), path.read_bytes())
-    replace_file(path, as_yaml(planned).encode())
-    Params.load(path)
-    return f"{PARAMS} is written; what it was is in {PARAMS}.old. Go on with `vqmri ingest`."
+    old = write_params(root / PARAMS, as_yaml(planned))
+    kept = f"; what it was is in {old.name}" if old else ""
+    return f"{PARAMS} is written{kept}. Go on with `vqmri ingest`."
 
 
 def as_yaml(planned: Planned) -> str:

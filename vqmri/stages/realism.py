@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 from scipy.ndimage import gaussian_filter
 
 from vqmri.evaluation.anatomy import describe, histogram_distance, ks_distance
-from vqmri.evaluation.distances import frechet_distance, mmd_squared, mmd_squared_biased
+from vqmri.evaluation.distances import frechet_distance, mmd_squared_biased
 from vqmri.evaluation.features import (
     EncoderSpace,
     FeatureSpace,
@@ -18,7 +18,7 @@ from vqmri.evaluation.features import (
     WeightsFile,
 )
 from vqmri.evaluation.gates import Gate
-from vqmri.evaluation.intervals import subsampled
+from vqmri.evaluation.intervals import Groups, subsampled
 from vqmri.evaluation.marginals import uniform
 from vqmri.evaluation.neighbourhoods import neighbourhoods
 from vqmri.evaluation.reconstruction import pairwise_ms_ssim
@@ -47,6 +47,7 @@ _DRAWS, _REPEATS = 20, 100
 _PAIRS = 100
 _BLUR = 2.0  # voxels, standard deviation
 _LEAST = 2 * _NEIGHBOURS + 1
+_LEAST_TO_FIT = 4  # scans for one axis, see Projection.fit
 
 Volumes = Float[np.ndarray, "item channel *space"]
 Features = Float[np.ndarray, "item dimension"]
@@ -93,7 +94,7 @@ def realism(opened: Opened, weights: Path | None, seed: int) -> Realism:
     held = _some(opened.records(HELD_OUT), most, random)
     fitting, train = halves(_some(opened.records(TRAIN), 2 * most, random), random)
     count = min(len(held), len(train), opened.samples.count)
-    if count < _LEAST:  # a share of so few says nothing
+    if count < _LEAST or len(fitting) < _LEAST_TO_FIT:  # a share of so few says nothing
         return Realism(0, {}, {}, {}, [])
     held = _some(held, count, random)
     spaces = _spaces(opened, weights)
@@ -106,7 +107,8 @@ def realism(opened: Opened, weights: Path | None, seed: int) -> Realism:
     projected = _project(opened.volumes.read(fitting), looked, spaces)
     rows = compare(projected, count, seed)
     metrics = {_metric(name): value for name, value in rows[SAMPLES].items()}
-    metrics |= _intervals(projected, rows, seed)
+    groups = (None, *(np.array([r.subject for r in records]) for records in (train, held)))
+    metrics |= _intervals(projected, rows, groups, seed)
     metrics |= {"diversity_ms_ssim": looked[SAMPLES].diversity,
                 "diversity_ms_ssim_of_real": looked[HELD].diversity}  # fmt: skip
     blind = _blind(rows)
@@ -256,18 +258,24 @@ def summary(found: Features, test: Tested) -> Metrics:
     return {
         "frechet": frechet_distance(found, test),
         "mmd": mmd_squared_biased(found, test),
-        "mmd_unbiased": mmd_squared(found, test),
         **near._asdict(),
     }
 
 
-def _intervals(projected: Projected, rows: Mapping[str, Metrics], seed: int) -> Metrics:
-    """95 % of each ratio of the samples, by drawing halves of all three sets."""
+def _intervals(
+    projected: Projected, rows: Mapping[str, Metrics], groups: Groups, seed: int
+) -> Metrics:
+    """95 % of each ratio of the samples, by drawing halves of all three sets.
+
+    groups: None for samples, each of which is its own; subjects of training and held-out scans
+    """
     metrics = {}
     for suffix, found_of in projected.items():
         sets = [found_of[name] for name in (SAMPLES, TRAINING, HELD)]
         for measure in ("frechet", "mmd", "coverage"):
-            found = subsampled(_ratio_of(measure), *sets, seed=seed, repeats=_REPEATS)
+            found = subsampled(
+                _ratio_of(measure), *sets, groups=groups, seed=seed, repeats=_REPEATS
+            )
             value = rows[SAMPLES].get(f"{measure}_ratio{suffix}", np.nan)  # a mean over draws
             name = _metric(f"{measure}_ratio{suffix}")
             metrics[f"{name}_low"] = value + found.low - found.value

@@ -1,7 +1,6 @@
 """The report: its pages, and the pictures beside it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +34,9 @@ def write_report(
     slices = _PLANES if shown.samples.ndim == 5 else "Pictures"
     gallery = (f"{slices} of each", _gallery(shown.samples))
     sections = [
-        *(replace(section, page="Data") for section in data),
+        *data,
         *_of_models(found.metrics, found.histories, shown, slices),
-        replace(_study(found.studied), page="Prior study"),
+        _study(found.studied),
         *samples_page(found, shown, gallery),
         *use_page(found),
         *privacy_page(found),
@@ -110,6 +109,7 @@ def _study(studied: Studied) -> Section:
             "Study of the prior",
             "Not measured: params.yaml has no section `study`, which compares the prior's draws "
             "with other ways to choose codes.",
+            page="Prior study",
         )
     floor = next(
         row["neighbour_divergence"] for row in studied.rows if row["way"] == "real training codes"
@@ -130,7 +130,7 @@ def _study(studied: Studied) -> Section:
         for row in studied.rows
     ]
     return Section("Study of the prior", _STUDY, pictures=[("Decoded, way by way", _ways(studied))],
-                   head=head, rows=rows)  # fmt: skip
+                   head=head, rows=rows, page="Prior study")  # fmt: skip
 
 
 def _ways(studied: Studied) -> bytes:

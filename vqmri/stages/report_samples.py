@@ -57,8 +57,9 @@ def _realism(found: Found) -> Section:
     if not realism.count:
         return Section(
             "Realism",
-            "Not measured: with so few held-out scans or samples distances between sets say "
-            "nothing. Hold out more (ingest.held_out), and draw as many (sample.count).",
+            "Not measured: with so few held-out scans, training subjects or samples distances "
+            "between sets say nothing. Train on more subjects, hold out more scans "
+            "(ingest.held_out), and draw as many samples (sample.count).",
             page="Samples",
         )
     spaces = sorted({m.partition(" ")[2] for m in realism.rows[SAMPLES]})
@@ -181,10 +182,9 @@ def _pictures(row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> list[
         most = max(float(arrays["truth"].max()), 1.0)
         columns = ["grey", "truth", "real", "synthetic", "both"]
         rows: list[list[Plane]] = [
-            [np.flipud(np.asarray(arrays[name][i], np.float32).T / (1 if name == "grey" else most))
-             for name in columns]
+            [arrays[name][i] / (1 if name == "grey" else most) for name in columns]
             for i in range(len(arrays["grey"]))
-        ]  # fmt: skip
+        ]
         titles = ["held-out scan", "its labels", "learnt from real", "from samples", "from both"]
         return [
             ("Held-out scans and what the nets make of them", montage(rows, titles, [], scale=4))

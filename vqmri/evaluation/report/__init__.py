@@ -32,7 +32,7 @@ class Section:
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     words: bool = False
-    page: str = "Report"
+    page: str = field(kw_only=True)
     viewers: Sequence[Viewer] = ()
 
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from vqmri.evaluation.gates import Verdict
+
 Metric = tuple[float, str, float | None, float | None]
 """Value, what it means, and the ends of its 95 % interval where it has one."""
-Gate = tuple[str, str, float | None, bool]
-"""Name of the figure, the bound, the value that was found, whether it passed."""
 Finding = tuple[str, str, str, str]
 """The test, what it found, what it is compared with, how to read that."""
 
 NOT_STATED = "not stated in params"
-NOT_RUN = "not run"
 MEASURED_BY = {
     "metrics": "evaluate",
     "gates": "evaluate",
@@ -44,7 +43,6 @@ class CardFacts:
     levels: voxels per code along an axis, and size of the codebook; finest first
     conditions: covariates that the prior is conditioned on
     samples: how many; layout: of their folder; asked: covariate → what was asked for
-    verdict: of the BIDS validator
     """
 
     name: str
@@ -68,9 +66,8 @@ class CardFacts:
     conditions: Sequence[str] = ()
     asked: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    gates: Sequence[Gate] = ()
+    gates: Sequence[Verdict] = ()
     findings: Sequence[Finding] = ()
-    verdict: str = NOT_RUN
 
 
 def model_card(facts: CardFacts) -> str:
