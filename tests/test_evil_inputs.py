@@ -268,7 +268,7 @@ def test_code_of_a_model_in_the_registry_is_not_run(
     model: Path, canary: Path, registry_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evil_pyfunc(model, canary)
-    with registry.answering(registry_root), mlflow.start_run() as run:
+    with registry.answering(registry_root), mlflow.start_run(experiment_id="0") as run:
         mlflow.log_artifacts(str(model), "evil")
         client = mlflow.MlflowClient()
         client.create_registered_model("evil")

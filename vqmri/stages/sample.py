@@ -68,7 +68,10 @@ def sample(
 
 
 def publish_samples(settings: Sample, vqvae: Path, prior: Path, target: Path, each: Map) -> Metrics:
-    """Publish `target`, drawn from two model folders. Raises as `sample` does."""
+    """Publish `target`, drawn from two model folders.
+
+    Raises ParamsError for covariates that the prior does not know, and for guidance without any.
+    """
     identity = Identity(
         "sample",
         FORMAT_VERSION,
