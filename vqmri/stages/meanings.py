@@ -77,8 +77,7 @@ _BEGINNINGS = {
     "precision_": "in another space of features",
     "recall_": "in another space of features",
     "density_": "in another space of features",
-    "nearest_": "of a prior overtrained on four scans",
-    "nearer_": "of a prior overtrained on four scans",
+    "nearest_": "of four training scans that went through the codes",
     "mia_": "membership inference",
 }
 

@@ -141,6 +141,7 @@ def _near(
         {
             name: share(matrix.astype(np.float64), members, subjects, seed=seed, repeats=repeats)
             for name, matrix in matrices.items()
+            if share is share_trained or not suffix  # draws of few subjects miss most originals
         }
         for share in (share_nearer, share_trained)
     )
@@ -151,9 +152,8 @@ def _near(
         "nearest_correlation_of_held_out": float(of_held.mean()),
         "nearest_correlation_of_held_out_most": float(of_held.max()),
     }
-    for name in matrices:
-        metrics[f"nearer_to_training{suffix}_by_{name}"] = shares[name].value
-        metrics[f"nearest_is_training{suffix}_by_{name}"] = wholes[name].value
+    for what, found in (("nearer_to_training", shares), ("nearest_is_training", wholes)):
+        metrics |= {f"{what}{suffix}_by_{name}": share.value for name, share in found.items()}
     findings = [_copies(whose, best, of_held), *_shares(whose, shares, wholes)]
     rows = r[0].argmax(axis=1)
     nearest = [(train.rows[i], float(value)) for i, value in zip(rows, best, strict=True)]
@@ -250,7 +250,7 @@ def _positive_control(
     whose = f"prior overtrained on {own.scans} scans"
     metrics, findings = _membership(told, whose, "_of_overtrained")
     copies = opened.decode(own.maps)
-    whose = f"codes of {own.scans} training scans, decoded"
+    whose = f"copies (codes, decoded) of {own.scans} training scans"
     near = _near(opened, lambda: [copies], train, held, seed, "_of_copies", whose)
     metrics |= {name: value for name, value in near.metrics.items() if "of_copies" in name}
     return metrics, [*findings, *near.findings]
