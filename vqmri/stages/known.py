@@ -123,19 +123,22 @@ def sides(opened: Opened, seed: int) -> tuple[Side, Side]:
     random = np.random.default_rng([seed, 3])
     records, count = opened.volumes.records, len(opened.codes.attributes.get("variations", []))
     settings, made = _settings(opened) if count else (None, 0)
-    found = []
-    for split, first, start in ((TRAIN, len(records), 0), (HELD_OUT, None, count)):
-        every = opened.indices(split)
-        rows = sorted(random.permutation(every)[:MOST].tolist())
-        passes = max(1, MOST_ITEMS // len(rows) - 1)
-        each = [
-            (start + i, copy)
-            for i, copy in enumerate(variations(settings, records, split))
-            if i < passes * len(every) and copy.of in set(rows)
-        ]
-        copies = Copies(settings, made, each, first) if settings else None
-        found.append(Side(opened, rows, copies))
-    return found[0], found[1]
+    rows = {
+        split: sorted(random.permutation(opened.indices(split))[:MOST].tolist())
+        for split in (TRAIN, HELD_OUT)
+    }
+    # more copies alone have fewer bits and are nearer, so neither side has more of a scan
+    passes = max(1, MOST_ITEMS // max(map(len, rows.values())) - 1)
+
+    def side(split: str, start: int, first: int | None) -> Side:
+        if settings is None:
+            return Side(opened, rows[split])
+        chosen, most = set(rows[split]), passes * len(opened.indices(split))
+        every = variations(settings, records, split)[:most]  # pass by pass
+        each = [(start + i, copy) for i, copy in enumerate(every) if copy.of in chosen]
+        return Side(opened, rows[split], Copies(settings, made, each, first))
+
+    return side(TRAIN, 0, len(records)), side(HELD_OUT, count, None)
 
 
 def _settings(opened: Opened) -> tuple[Variations | None, int]:
